@@ -1,0 +1,95 @@
+"""Columns: a batch of readings on its way in, a batch of forecasts on its way out.
+
+Everything between decoding and encoding works on these arrays; there is no Python object per reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Level(IntEnum):
+    """What an output says about its reading. `COVERED` never leaves the process."""
+
+    WARMUP = 0  # the series is too young to be judged
+    NORMAL = 1
+    ANOMALY = 2
+    MISSING = 3  # the value was null: nothing to score
+    LATE = 4  # older than the last reading of its series: state unchanged
+    COVERED = 5  # a replayed record that the row already reflects (rule R12): nothing is published
+
+
+@dataclass(slots=True)
+class Readings:
+    """N decoded readings, in the order of their offsets within each partition.
+
+    `slot` is the row of the arena that belongs to the series. A NaN in `value` is a missing value.
+    """
+
+    slot: Ints  # (N,)
+    offset: Ints  # (N,) Kafka offset; in a backtest the row number
+    timestamp: Ints  # (N,) epoch ms
+    value: Floats  # (N, F)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def take(self, index: npt.NDArray[Any] | slice) -> Self:
+        """The readings at `index` (integers, a mask or a slice), in that order."""
+        return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+@dataclass(slots=True)
+class Forecasts:
+    """What the engine says of N readings, in their order. K farther horizons, F features.
+
+    Intervals are central 90%. Values that do not exist (no forecast yet, a missing or late reading) are NaN.
+    """
+
+    y: Floats  # (N, F) the reading itself
+    yhat: Floats  # (N, F) the one-step forecast that had been made for this reading
+    lower: Floats  # (N, F)
+    upper: Floats  # (N, F)
+    ahead: Floats  # (N, K, 3, F) from here: (yhat, lower, upper) at each of the K horizons
+    anomaly_score: Floats  # (N,) above 1 anomalous; how the series is now
+    anomaly_grade: Floats  # (N,) 0-1
+    is_anomaly: Bools  # (N,)
+    alert_score: Floats  # (N,) above 1 exactly where alert
+    alert: Bools  # (N,)
+    level: npt.NDArray[np.int8]  # (N,) a Level
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+    def take(self, index: npt.NDArray[Any] | slice) -> Self:
+        """The forecasts at `index` (integers, a mask or a slice), in that order."""
+        return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+def waves(slot: Ints) -> Iterator[Ints]:
+    """Split rows by occurrence: each slot at most once a wave, first occurrences first, order kept.
+
+    Yields index arrays that together are a permutation of ``arange(len(slot))``.
+    """
+    n = len(slot)
+    order = np.argsort(slot, kind="stable")
+    ordered = slot[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if n else np.empty(0, np.int64)
+    if len(first) == n:
+        if n:
+            yield np.arange(n)
+        return
+    occurrence = np.arange(n) - np.repeat(first, np.diff(np.r_[first, n]))
+    by_wave = np.argsort(occurrence, kind="stable")
+    for index in np.split(order[by_wave], np.flatnonzero(np.diff(occurrence[by_wave])) + 1):
+        yield np.sort(index)

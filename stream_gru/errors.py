@@ -1,0 +1,43 @@
+"""One exception tree. The command line prints the message of a `StreamGruError` and nothing else."""
+
+from __future__ import annotations
+
+
+class StreamGruError(Exception):
+    """Something the user can act on: the message says what, where and what to do."""
+
+
+class SettingsError(StreamGruError):
+    """The configuration is wrong."""
+
+
+class BundleError(StreamGruError):
+    """A model bundle is missing, damaged or made for another version."""
+
+
+class DataError(StreamGruError):
+    """A history file can't be read as asked."""
+
+
+class StoreError(StreamGruError):
+    """The state store refused a call or can't be used as it is set up."""
+
+
+class FencedError(StoreError):
+    """Another worker owns the partition now (rule R2): everything held for it must be dropped."""
+
+
+class IdentityError(StoreError):
+    """Stored state belongs to another topic, model, bucket count or row version (rule R17)."""
+
+
+class StateLostError(StoreError):
+    """The group has a commit but the store has no state (rule R15), and the settings say to refuse."""
+
+
+class GapError(StreamGruError):
+    """Kafka no longer holds records that were not processed (rule R16), and the settings say to refuse."""
+
+
+class BrokerError(StreamGruError):
+    """Kafka can't be reached, or its topics are not as they must be."""

@@ -1,0 +1,131 @@
+"""Where the rows of a partition are kept. One file a store; `connect` finds it by the URL's scheme.
+
+The rules R1-R20 that a store and the worker keep together are written beside the state machine in `partition.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from stream_gru.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionId:
+    """A partition as one consumer group sees it."""
+
+    group: str
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.group}:{self.topic}:{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What stored rows belong to. Any difference makes them meaningless (rules R17, R20)."""
+
+    topic_id: str  # "" where the broker has no topic ids
+    partitions: int
+    buckets: int
+    model: str  # digest of the bundle
+    row: str  # version of the row's layout
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """What the store held when the partition was assigned."""
+
+    offset: int | None  # next to read; None: nothing was ever checkpointed
+    identity: Identity | None  # as stored before this assignment; None: there were no control fields
+    rows: int = 0  # series in the store
+    marks: Mapping[str, str] = field(default_factory=dict)  # what the last checkpoint wrote beside the offset
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One numbered call. (owner, n) names these bytes for ever (rule R3)."""
+
+    owner: str
+    n: int
+    series: Sequence[bytes] = ()
+    rows: Sequence[bytes] = ()  # beside `series`
+    offset: int | None = None  # only in the last chunk of a checkpoint (rule R4)
+    marks: Mapping[str, str] = field(default_factory=dict)  # written with the offset
+    identity: Identity | None = None  # set: delete every row first and take this identity (a reload)
+
+
+class Outcome(Enum):
+    """What the store says to a numbered call."""
+
+    OK = "ok"
+    FENCED = "fenced"
+
+
+class Store(Protocol):
+    """Every call carries the owner and is refused when another one owns the partition.
+
+    Errors of the connection raise `StoreError`; the caller repeats the same call.
+    """
+
+    async def open(self) -> list[str]:
+        """Connect and check the server. Returns warnings; raises `StoreError` for a server that may not be used."""
+        ...
+
+    async def assign(self, partition: PartitionId, owner: str, identity: Identity) -> Assigned:
+        """Rule R1, one atomic call: take the partition for a never-used `owner`, sequence 0.
+
+        Where there are no control fields yet, `identity` is stored. Never repeated with the same owner.
+        """
+        ...
+
+    async def write(self, partition: PartitionId, writes: Sequence[Write]) -> Outcome:
+        """Rule R2, in order and pipelined. FENCED if any was; OK when all are in the store."""
+        ...
+
+    async def load(
+        self, partition: PartitionId, owner: str, confirmed: int, series: Sequence[bytes]
+    ) -> list[bytes | None]:
+        """Rule R9: the rows of `series`, None where there is none. Raises `FencedError`."""
+        ...
+
+    def restore(self, partition: PartitionId, owner: str, confirmed: int) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Rule R9, in bulk: every (series, row), some thousands at a time. Raises `FencedError`."""
+        ...
+
+    async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> Outcome:
+        """Rule R14: do I still own it, and does the store still know my last confirmed call?"""
+        ...
+
+    async def delete(self, partition: PartitionId) -> int:
+        """Forget the partition wholly (`stream-gru state reset`); the number of rows that it had."""
+        ...
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        ...
+
+
+def schemes() -> dict[str, str]:
+    """URL scheme -> module, over every store there is."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        for scheme in importlib.import_module(f"{__name__}.{module.name}").SCHEMES:
+            found[scheme] = module.name
+    return found
+
+
+def connect(url: str, *, buckets: int, timeout_s: float) -> Store:
+    """The store that `url` names, not yet opened."""
+    scheme = url.partition("://")[0]
+    known = schemes()
+    if scheme not in known:
+        raise SettingsError(f"state.url: no store for {scheme}://; there are {', '.join(sorted(known))}")
+    store: Store = importlib.import_module(f"{__name__}.{known[scheme]}").connect(url, buckets, timeout_s)
+    return store
