@@ -278,10 +278,6 @@ def _explain(error: ValidationError, file: Path | None) -> str:
             message = "there is no such setting"
         given = problem.get("input")
         secret = "password" in name or "url" in name
-        shown = (
-            ""
-            if isinstance(given, Mapping | SecretStr | None) or "password" in name or "url" in name
-            else f", got {given!r}"
-        )
+        shown = "" if secret or isinstance(given, Mapping | SecretStr | None) else f", got {given!r}"
         lines.append(f"{name}: {message}{shown} ({source})")
     return "the configuration is wrong:\n  " + "\n  ".join(lines)

@@ -1,0 +1,138 @@
+"""What a worker tells Prometheus. The only file that imports prometheus_client; nothing here is labelled by series.
+
+Names follow vmanomaly's self-monitoring where it has one, with the prefix ``stream_gru_``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from stream_gru import __version__
+
+STAGES = ("queue", "decode", "load", "step", "encode", "publish", "checkpoint", "commit")
+_FAST = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0, 600.0)
+_SIZES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
+
+
+class Metrics:
+    """One registry with every metric of a worker as an attribute."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"stream_gru_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"stream_gru_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"stream_gru_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self.readings = counter("model_datapoints_accepted", "Readings taken in, bad ones not counted.")
+        self.outputs = counter("model_datapoints_produced", "Forecast records acknowledged by Kafka.")
+        self.anomalies = counter("anomalies", "Readings flagged as anomalous.")
+        self.alerts = counter("alerts", "Readings at which someone should be told.")
+        self.levels = counter("readings_by_level", "Readings by what was said of them.", "level")
+        self.dead_letters = counter("dead_letters", "Records that could not be read.", "reason")
+        self.runs = counter("model_runs", "Batches stepped.")
+        self.batch = histogram("batch_size", "Readings in one batch.", _SIZES)
+        self.stage = histogram("stage_duration_seconds", "Time of one batch in one stage.", _FAST, "stage")
+        self.latency = histogram(
+            "latency_seconds", "From a reading's Kafka timestamp to the acknowledgement of its output.", _LATENCY
+        )
+        self.lag = gauge("reader_lag", "Records behind the end of the log.", "topic", "partition")
+        self.partitions = gauge("reader_partitions", "Partitions assigned to this worker.")
+        self.writer_errors = counter("writer_errors", "Checkpoints or publications that had to be repeated.", "target")
+        self.rows = gauge("state_rows", "Rows resident in the arena.")
+        self.row_bytes = gauge("state_row_bytes", "Bytes of one row.")
+        self.hits = counter("state_hits", "Readings whose row was resident.")
+        self.misses = counter("state_misses", "Series that had to be looked up in the store.")
+        self.evictions = counter("state_evictions", "Rows that were evicted to make room.")
+        self.conflicts = counter("state_conflicts", "Calls refused because another worker owns the partition.")
+        self.checkpoints = counter("state_checkpoints", "Checkpoints confirmed.")
+        self.checkpoint_rows = counter("state_checkpoint_rows", "Rows written by confirmed checkpoints.")
+        self.checkpoint_age = gauge("state_checkpoint_age_seconds", "Since the oldest partition's last checkpoint.")
+        self.lost = counter("state_lost", "Partitions whose state had to be rebuilt (rule R15).")
+        self.gaps = counter("gaps", "Ranges of records gone before they were read (rule R16).")
+        self.device_memory = gauge("device_memory_bytes", "Memory that the model and the arena take on their device.")
+        self.ready = gauge("ready", "1 while this worker answers /ready with 200.")
+        self.started = gauge("start_time_seconds", "When this worker started, epoch seconds.")
+        self.model = Info("stream_gru_model", "The bundle in use.", registry=registry)
+        self.version = Info("stream_gru_version", "The version of stream_gru.", registry=registry)
+        self.version.info({"version": __version__})
+        self.started.set_to_current_time()
+        for stage in STAGES:
+            self.stage.labels(stage)
+
+
+@dataclass
+class Health:
+    """What /health and /ready say: each part reports for itself, and every part must be well."""
+
+    parts: dict[str, str | None] = field(default_factory=dict)  # name -> why it isn't ready, None when it is
+    stalled: str | None = None  # set by the watchdog: the process is about to end
+
+    def report(self, part: str, problem: str | None = None) -> None:
+        """Say that `part` is ready, or why not."""
+        self.parts[part] = problem
+
+    @property
+    def ready(self) -> bool:
+        """Every part is well and nothing is stalled."""
+        return self.stalled is None and bool(self.parts) and not any(self.parts.values())
+
+    def detail(self) -> dict[str, Any]:
+        """The JSON body of both endpoints."""
+        return {"ready": self.ready, "stalled": self.stalled, "parts": {k: v or "ok" for k, v in self.parts.items()}}
+
+
+class Server:
+    """/metrics, /health and /ready on a thread of its own, so that they answer while the event loop is stuck."""
+
+    def __init__(
+        self, host: str, port: int, metrics: Metrics, health: Health, refresh: Callable[[], None] = lambda: None
+    ) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    metrics.ready.set(health.ready)
+                    refresh()
+                    encode, kind = choose_encoder(self.headers.get("Accept", ""))
+                    self._answer(200, kind, encode(metrics.registry))
+                elif path in ("/health", "/ready"):
+                    well = health.ready if path == "/ready" else health.stalled is None
+                    self._answer(200 if well else 503, "application/json", json.dumps(health.detail()).encode())
+                else:
+                    self._answer(404, "text/plain", b"there are /metrics, /health and /ready\n")
+
+            def _answer(self, status: int, kind: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Scrapes are not worth a log line each."""
+
+        self._http = ThreadingHTTPServer((host, port), Handler)
+        self._http.daemon_threads = True
+        self.port = self._http.server_address[1]
+        threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._http.shutdown()
+        self._http.server_close()
