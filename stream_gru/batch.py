@@ -66,6 +66,7 @@ class Forecasts:
     is_anomaly: Bools  # (N,)
     alert_score: Floats  # (N,) above 1 exactly where alert
     alert: Bools  # (N,)
+    closes: Bools  # (N,) the first reading of a series that is not anomalous after anomalous ones
     level: npt.NDArray[np.int8]  # (N,) a Level
 
     def __len__(self) -> int:
