@@ -1,0 +1,86 @@
+"""Servers that the tests share, and settings of one's own for each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+
+from stream_gru.settings import Kafka, Metrics, Settings, State, Topics
+from stream_gru.tools import topics
+from stream_gru.tools.embedded import KafkaServer, RedisServer, kafka_server
+
+PARTITIONS = 4
+INTEGRATION = Path(__file__).parent / "integration"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker("integration")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of whoever runs the tests must not reach them."""
+    for name in os.environ:
+        if name.upper().startswith("STREAM_GRU_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """Apache Kafka from KAFKA_HOME when that is set, else the embedded broker."""
+    with kafka_server(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for all tests."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The shared Redis, emptied."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def make_settings(kafka: KafkaServer, redis_url: str) -> Callable[[int], Settings]:
+    """Settings with a group and topics that no other test has; call it with the number of partitions."""
+
+    def make(partitions: int) -> Settings:
+        unique = uuid4().hex[:8]
+        made = Settings(
+            kafka=Kafka(bootstrap_servers=kafka.bootstrap_servers, group_id=f"group-{unique}", session_timeout_s=6),
+            topics=Topics(
+                readings=(f"readings-{unique}",),
+                forecasts=f"forecasts-{unique}",
+                anomalies=f"anomalies-{unique}",
+                alerts=f"alerts-{unique}",
+                dead_letters=f"dead-letters-{unique}",
+                commands=f"commands-{unique}",
+                command_replies=f"command-replies-{unique}",
+            ),
+            state=State(url=redis_url),
+            metrics=Metrics(port=0),
+        )
+        topics.create(made, partitions)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: Callable[[int], Settings]) -> Settings:
+    """`make_settings` with a few partitions."""
+    return make_settings(PARTITIONS)
