@@ -1,0 +1,108 @@
+"""A model on disk: a folder with `bundle.json` (what it is) and `weights.safetensors`; no pickle anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load as load_weights
+from safetensors.torch import save as save_weights
+
+from stream_gru.errors import BundleError
+from stream_gru.models.forecaster import Forecaster
+
+FORMAT = 1
+DESCRIPTION = "bundle.json"
+WEIGHTS = "weights.safetensors"
+DEFAULT = Path(str(files("stream_gru.models"))) / "bundles" / "light"
+
+
+class Description(BaseModel):
+    """What `bundle.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    name: str = Field(min_length=1, max_length=100)
+    cell: str = "gru"
+    hidden: int = Field(64, ge=1, le=4096)
+    horizons: tuple[int, ...] = Field(
+        (12, 36), min_length=1, description="steps; the first one is what detection waits for"
+    )
+    weights_sha256: str = ""
+    training: dict[str, Any] = Field(default_factory=dict, description="how it was made, for people")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model."""
+
+    description: Description
+    forecaster: Forecaster
+    digest: str  # sha256 over both files, hex
+
+    @property
+    def name(self) -> str:
+        """What outputs say in `model`: the name and the start of the digest."""
+        return f"{self.description.name}@{self.digest[:12]}"
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """The farther steps that are forecast."""
+        return self.description.horizons
+
+
+def build(description: Description) -> Forecaster:
+    """The network that a description means, with initial weights."""
+    return Forecaster(description.cell, description.hidden, description.horizons)
+
+
+def save(folder: Path, description: Description, forecaster: Forecaster) -> Bundle:
+    """Write a bundle; its parts appear whole or not at all."""
+    weights = save_weights({name: tensor.contiguous() for name, tensor in forecaster.state_dict().items()})
+    final = description.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in ((WEIGHTS, weights), (DESCRIPTION, final.model_dump_json(indent=2).encode() + b"\n")):
+        partial = folder / f".{name}.partial"
+        partial.write_bytes(content)
+        partial.replace(folder / name)
+    return load(folder)
+
+
+def load(folder: Path | None = None) -> Bundle:
+    """Read a bundle, or the one that ships in the package. Raises `BundleError` for whatever is wrong with it."""
+    folder = DEFAULT if folder is None else folder
+    try:
+        text, weights = (folder / DESCRIPTION).read_bytes(), (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{folder} is not a model bundle: {error.strerror} ({error.filename}); "
+            f"a bundle is a folder with {DESCRIPTION} and {WEIGHTS}, as `stream-gru train --out` writes it"
+        ) from None
+    try:
+        found = json.loads(text).get("format")
+        if found != FORMAT:
+            raise BundleError(f"{folder / DESCRIPTION}: format {found!r}, this version reads {FORMAT}; train it again")
+        description = Description.model_validate_json(text)
+    except (ValidationError, ValueError, AttributeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise BundleError(f"{folder / DESCRIPTION}: {reason}") from None
+    actual = hashlib.sha256(weights).hexdigest()
+    if actual != description.weights_sha256:
+        raise BundleError(
+            f"{folder / WEIGHTS} is damaged: its sha256 is {actual[:12]}..., {DESCRIPTION} says "
+            f"{description.weights_sha256[:12]}...; copy the bundle again"
+        )
+    forecaster = build(description)
+    try:
+        forecaster.load_state_dict(load_weights(weights))
+    except (RuntimeError, ValueError) as error:
+        raise BundleError(
+            f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return Bundle(description, forecaster.eval().requires_grad_(False), hashlib.sha256(text + weights).hexdigest())
