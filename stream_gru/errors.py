@@ -23,6 +23,10 @@ class StoreError(StreamGruError):
     """The state store refused a call or can't be used as it is set up."""
 
 
+class StoreUnavailableError(StoreError):
+    """The state store does not answer now; the same call may be repeated."""
+
+
 class FencedError(StoreError):
     """Another worker owns the partition now (rule R2): everything held for it must be dropped."""
 

@@ -71,7 +71,7 @@ class Outcome(Enum):
 class Store(Protocol):
     """Every call carries the owner and is refused when another one owns the partition.
 
-    Errors of the connection raise `StoreError`; the caller repeats the same call.
+    A server that does not answer raises `StoreUnavailableError`; the caller repeats the same call.
     """
 
     async def open(self) -> list[str]:

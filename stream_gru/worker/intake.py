@@ -1,0 +1,143 @@
+"""Kafka records -> readings with a slot each: decode, then admit (find, load or make the row of every series)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from aiokafka import TopicPartition
+
+from stream_gru.batch import Ints, Readings
+from stream_gru.codecs import Decoded
+from stream_gru.dead_letters import Reason
+from stream_gru.errors import FencedError
+from stream_gru.partition import record_crc
+from stream_gru.worker.live import Live, Parts
+from stream_gru.worker.patience import Patience
+
+
+@dataclass(slots=True)
+class Span:
+    """One partition's rows ``start:stop`` of a batch."""
+
+    live: Live
+    start: int
+    stop: int
+    crc: int  # of the last record
+
+
+@dataclass(slots=True)
+class Polled:
+    """N records of several partitions as columns."""
+
+    spans: list[Span]
+    keys: list[bytes | None]
+    payloads: list[bytes | None]
+    timestamp: Ints  # (N,) Kafka's own, epoch ms
+    offset: Ints  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(slots=True)
+class Admitted:
+    """The good readings of a batch: `index` says which rows of it they are."""
+
+    index: Ints
+    readings: Readings
+
+
+def flatten(polled: Mapping[TopicPartition, Sequence[Any]], live: Mapping[TopicPartition, Live]) -> Polled:
+    """Columns of what `getmany` returned; records of partitions that are not live are left for whoever owns them."""
+    spans: list[Span] = []
+    records: list[Any] = []
+    for tp, some in polled.items():
+        if (owner := live.get(tp)) is not None and some:
+            start, last = len(records), some[-1]
+            records += some
+            spans.append(Span(owner, start, len(records), record_crc(last.key, last.value)))
+    return Polled(
+        spans,
+        [record.key for record in records],
+        [record.value for record in records],
+        np.fromiter((record.timestamp for record in records), np.int64, len(records)),
+        np.fromiter((record.offset for record in records), np.int64, len(records)),
+    )
+
+
+class Admission:
+    """Gives every good reading the slot of its series. The only place where the source waits for the store."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        patience: Patience,
+        make_room: Callable[[int], Awaitable[None]],
+        fenced: Callable[[Live], None],
+    ) -> None:
+        self._parts = parts
+        self._fenced = fenced
+        self._patience = patience
+        self._make_room = make_room  # until so many slots are free
+
+    async def admit(self, polled: Polled, decoded: Decoded) -> Admitted:
+        """Rows that can't be admitted are added to ``decoded.bad``. Drops the spans of partitions lost meanwhile."""
+        slots = np.full(len(polled), -1, np.int64)
+        for span in list(polled.spans):
+            try:
+                slots[span.start : span.stop] = await self._span(span, decoded)
+            except FencedError:
+                if self._mine(span.live):
+                    self._fenced(span.live)
+        polled.spans[:] = [span for span in polled.spans if self._mine(span.live)]
+        mine = np.zeros(len(polled), bool)
+        for span in polled.spans:
+            mine[span.start : span.stop] = True
+        index = np.flatnonzero(mine & (slots >= 0))
+        readings = Readings(slots[index], polled.offset[index], decoded.timestamp[index], decoded.value[index])
+        return Admitted(index, readings)
+
+    async def _span(self, span: Span, decoded: Decoded) -> Ints:
+        arena, live = self._parts.engine.arena, span.live
+        series = decoded.series[span.start : span.stop]
+        slots = arena.lookup(live.handle, series)
+        arena.touch(slots[slots >= 0])
+        bad = [row - span.start for row in decoded.bad if span.start <= row < span.stop]
+        slots[bad] = -1
+        absent = set(np.flatnonzero(slots < 0).tolist()).difference(bad)
+        self._parts.metrics.hits.inc(len(series) - len(bad) - len(absent))
+        if not absent:
+            return slots
+        # In the order of the log, so that which series are one too many does not depend on the batch.
+        wanted = list(dict.fromkeys(series[row] for row in sorted(absent)))
+        self._parts.metrics.misses.inc(len(wanted))
+        stored = await self._load(live, wanted)
+        new = [key for key in wanted if key not in stored]
+        allowed = max(0, self._parts.settings.state.max_series - live.series)
+        await self._make_room(len(stored) + min(len(new), allowed))
+        if not self._mine(live):
+            raise FencedError(f"{live.id}: lost while room was made")
+        arena.insert(live.handle, list(stored), list(stored.values()))
+        arena.insert(live.handle, new[:allowed], None)
+        live.series += len(new[:allowed])
+        slots = arena.lookup(live.handle, series)
+        slots[bad] = -1
+        for row in absent:
+            if slots[row] < 0:
+                decoded.bad[span.start + row] = Reason.TOO_MANY_SERIES
+        return slots
+
+    async def _load(self, live: Live, series: list[bytes]) -> dict[bytes, bytes]:
+        if live.complete:
+            return {}
+        store, seq = self._parts.store, live.state.confirmed_seq
+        rows = await self._patience(lambda: store.load(live.id, live.owner, seq, series), lambda: self._mine(live))
+        if rows is None or not self._mine(live):
+            raise FencedError(f"{live.id}: lost while rows were loaded")
+        return {key: row for key, row in zip(series, rows, strict=True) if row is not None}
+
+    def _mine(self, live: Live) -> bool:
+        return self._parts.live.get(live.tp) is live

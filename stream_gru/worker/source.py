@@ -1,0 +1,143 @@
+"""The loop that takes readings in: poll, decode, admit, step, hand over to the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from stream_gru.arena import ArenaFullError
+from stream_gru.worker.assignment import Assignment
+from stream_gru.worker.checkpoint import Checkpointer
+from stream_gru.worker.intake import Admission, flatten
+from stream_gru.worker.live import Live, Parts
+from stream_gru.worker.outbox import Outbox
+from stream_gru.worker.patience import Patience
+from stream_gru.worker.watchdog import Watchdog
+
+_POLL_MS = 200
+_WAIT_S = 1.0
+
+Polled = Mapping[TopicPartition, Sequence[Any]]
+
+
+class Source:
+    """One task. Everything from a batch's step to the outbox is one turn of the event loop, so that a cut, which is
+    another, always falls between two batches."""
+
+    def __init__(
+        self, parts: Parts, watchdog: Watchdog, outbox: Outbox, checkpointer: Checkpointer, assignment: Assignment
+    ) -> None:
+        self._parts = parts
+        self._watchdog = watchdog
+        self._outbox = outbox
+        self._checkpointer = checkpointer
+        self._assignment = assignment
+        self._patience = Patience(parts.health, parts.metrics, watchdog.turn)
+        self._admission = Admission(parts, self._patience, self._make_room, assignment.fenced)
+        self._open = asyncio.Event()
+        self._open.set()
+        self._idle = asyncio.Event()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Let `run` return after the batch in hand."""
+        self._stopping = True
+        self._open.set()
+
+    async def hold(self) -> None:
+        """Take nothing in until `resume`; returns when the batch in hand is done and everything is acknowledged."""
+        self._open.clear()
+        await self._idle.wait()
+        while self._outbox.inflight:
+            await self._outbox.progress(_WAIT_S)
+
+    def resume(self) -> None:
+        """Go on after `hold`."""
+        self._open.set()
+
+    async def run(self) -> None:
+        """Score until `stop`. Waiting for Kafka or the store counts as a turn, being stuck does not."""
+        settings = self._parts.settings
+        while not self._stopping:
+            self._watchdog.turn()
+            if await self._held():
+                continue
+            self._idle.clear()
+            polled = await self._poll()
+            if polled:
+                n = await self._score(polled)
+                if n < settings.worker.max_batch // 4:
+                    await asyncio.sleep(settings.worker.linger_ms / 1000)
+
+    async def _held(self) -> bool:
+        """Take nothing in while outputs or checkpoints lag, or `hold` asks for it. Heartbeats need no polls."""
+        if not self._open.is_set():
+            self._idle.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._open.wait(), _WAIT_S)
+            return True
+        settings, now = self._parts.settings, time.monotonic()
+        late = settings.state.checkpoint_interval_s + settings.state.request_timeout_s
+        stale = any(now - live.checkpointed > late for live in self._parts.live.values())
+        if stale or self._outbox.inflight >= settings.worker.max_inflight:
+            await self._outbox.progress(_WAIT_S)
+            return True
+        return False
+
+    async def _poll(self) -> Polled:
+        """Readings, or nothing after a while. A rebalance may keep `getmany` far longer than its timeout."""
+        consumer, most = self._parts.consumer, self._parts.settings.worker.max_batch
+        poll = asyncio.ensure_future(consumer.getmany(timeout_ms=_POLL_MS, max_records=most))
+        while not poll.done():
+            await asyncio.wait({poll}, timeout=_WAIT_S)
+            self._watchdog.turn()
+        try:
+            polled: Polled = poll.result()
+        except NoOffsetForPartitionError:
+            await asyncio.sleep(0.02)  # a partition that is about to be restored and sought
+            return {}
+        except OffsetOutOfRangeError as error:
+            for tp in error.args[0]:
+                self._assignment.out_of_range(tp)
+            return {}
+        return polled
+
+    async def _score(self, records: Polled) -> int:
+        """One batch, as far as the outbox; how many readings it had."""
+        parts, stage = self._parts, self._parts.metrics.stage
+        polled = flatten(records, parts.live)
+        if not len(polled):
+            return 0
+        parts.metrics.batch.observe(len(polled))
+        parts.metrics.runs.inc()
+        stage.labels("queue").observe(max(0.0, time.time() - int(polled.timestamp.min()) / 1000))
+        with stage.labels("decode").time():
+            decoded = parts.codec.decode(polled.keys, polled.payloads, polled.timestamp)
+        with stage.labels("load").time():
+            admitted = await self._admission.admit(polled, decoded)
+        with stage.labels("step").time():
+            forecasts = parts.engine.step(admitted.readings)
+        self._outbox.put(polled, decoded, admitted, forecasts)
+        return len(polled)
+
+    async def _make_room(self, n: int) -> None:
+        """Evict until `n` rows fit; where too many have changed, a checkpoint comes first (rules R7, R8)."""
+        arena, parts = self._parts.engine.arena, self._parts
+        while True:
+            try:
+                evicted = arena.make_room(n)
+                break
+            except ArenaFullError:
+                self._watchdog.turn()
+                await self._checkpointer.checkpoint(lambda: list(parts.live.values()))
+        owners: dict[int, Live] = {live.handle: live for live in parts.live.values()}
+        for handle, series in evicted.items():
+            parts.metrics.evictions.inc(len(series))
+            if handle in owners:
+                owners[handle].complete = False

@@ -1,0 +1,197 @@
+"""The data plane: getmany -> decode -> admit -> step -> encode -> publish, and a checkpoint every second or so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from stream_gru import codecs, stores
+from stream_gru.engine import Engine
+from stream_gru.errors import BrokerError, SettingsError, StoreUnavailableError
+from stream_gru.kafka import aiokafka_options
+from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.settings import Settings
+from stream_gru.worker.assignment import Assignment
+from stream_gru.worker.checkpoint import Checkpointer
+from stream_gru.worker.cluster import Cluster
+from stream_gru.worker.control import Control
+from stream_gru.worker.live import Live, Parts
+from stream_gru.worker.outbox import Outbox
+from stream_gru.worker.patience import RETRY_S, Patience
+from stream_gru.worker.publisher import Publisher
+from stream_gru.worker.source import Source
+from stream_gru.worker.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+_FOREVER_MS = 2**31 - 1
+
+
+class Worker:
+    """Scores the partitions that the group gives it, until stopped. Any error ends `run` with that error."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.state.capacity < 2 * settings.worker.max_batch:
+            raise SettingsError(
+                f"state.capacity {settings.state.capacity} must be at least twice worker.max_batch "
+                f"{settings.worker.max_batch}: two batches of different series must fit"
+            )
+        self._settings = settings
+        self.metrics, self.health = Metrics(), Health()
+        self.started = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._watchdog = Watchdog(self.health, settings.worker.unready_after_s, settings.worker.exit_after_s)
+        self._patience = Patience(self.health, self.metrics)
+        self.control: Control | None = None  # while it is connected
+
+    async def stop(self) -> None:
+        """Ask `run` to finish the batch in hand, flush, and return."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Connect, then score until `stop`."""
+        self.health.report("assignment", "not connected yet")
+        server = Server(self._settings.metrics.host, self._settings.metrics.port, self.metrics, self.health)
+        self._watchdog.start()
+        try:
+            await self._connected()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        finally:
+            self._watchdog.close()
+            server.close()
+
+    # -- life
+
+    async def _connected(self) -> None:
+        settings = self._settings
+        engine = self._engine()
+        store = stores.connect(
+            settings.state.url.get_secret_value(),
+            buckets=settings.state.buckets,
+            timeout_s=settings.state.request_timeout_s,
+        )
+        cluster = publisher = None
+        consumer = AIOKafkaConsumer(
+            **aiokafka_options(settings.kafka),
+            group_id=settings.kafka.group_id,
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            session_timeout_ms=int(settings.kafka.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(settings.kafka.session_timeout_s * 1000 / 4),
+            rebalance_timeout_ms=int(settings.kafka.rebalance_timeout_s * 1000),
+            max_poll_interval_ms=_FOREVER_MS,  # whether the source makes turns is the watchdog's business
+            max_partition_fetch_bytes=4 << 20,
+        )
+        try:
+            while not self._stopping.is_set():
+                self._watchdog.turn()
+                try:
+                    for warning in await store.open():
+                        log.warning("%s", warning)
+                    cluster = cluster or await Cluster.connect(settings.kafka)
+                    publisher = publisher or await Publisher.connect(settings.kafka)
+                    await self._check_topics(cluster)
+                    await consumer.start()
+                    break
+                except (StoreUnavailableError, BrokerError, KafkaError) as error:
+                    log.warning("not started yet: %s", error)
+                    self.health.report("assignment", f"not connected: {error}")
+                    await asyncio.sleep(RETRY_S)
+            else:
+                return
+            codec = codecs.load(settings.input, engine.bundle.horizons)
+            assert publisher is not None and cluster is not None  # noqa: S101, PT018 - the loop ended by its break
+            parts = Parts(settings, self.metrics, self.health, engine, codec, store, cluster, consumer)
+            await self._score(parts, publisher)
+        finally:
+            self.control = None
+            await consumer.stop()
+            for part in (publisher, cluster, store):
+                if part is not None:
+                    await part.close()
+
+    async def _score(self, parts: Parts, publisher: Publisher) -> None:
+        def lives() -> list[Live]:
+            return list(parts.live.values())
+
+        async with asyncio.TaskGroup() as tasks:
+            outbox = Outbox(parts, publisher, tasks.create_task)
+            checkpointer = Checkpointer(
+                parts,
+                self._patience,
+                lambda live: assignment.fenced(live),  # noqa: PLW0108 - each of the two needs the other
+            )
+            assignment = Assignment(parts, checkpointer, tasks.create_task)
+            source = Source(parts, self._watchdog, outbox, checkpointer, assignment)
+            self.control = Control(parts, source, lambda: checkpointer.checkpoint(lives), self._patience)
+            parts.consumer.subscribe(list(self._settings.topics.readings), listener=assignment)
+            sending = tasks.create_task(outbox.run())
+            ticking = tasks.create_task(self._tick(parts, lambda: checkpointer.checkpoint(lives)))
+            scoring = tasks.create_task(source.run())
+            self.started.set()
+            await self._stopping.wait()
+            source.stop()
+            await scoring
+            assignment.close()
+            ticking.cancel()
+            try:
+                async with asyncio.timeout(self._settings.kafka.session_timeout_s * 0.8):
+                    await checkpointer.checkpoint(lives)
+            except TimeoutError:
+                log.warning("stopped before all outputs were acknowledged and stored; the next start replays them")
+            sending.cancel()
+
+    async def _tick(self, parts: Parts, checkpoint: Callable[[], Awaitable[None]]) -> None:
+        """Checkpoints at their interval, and the gauges that need no more than that."""
+        while True:
+            await asyncio.sleep(self._settings.state.checkpoint_interval_s)
+            await checkpoint()
+            arena, now = parts.engine.arena, time.monotonic()
+            self.metrics.rows.set(len(arena))
+            self.metrics.row_bytes.set(arena.row_bytes)
+            self.metrics.checkpoint_age.set(now - min((live.checkpointed for live in parts.live.values()), default=now))
+            for tp, live in parts.live.items():
+                if (end := parts.consumer.highwater(tp)) is not None:
+                    self.metrics.lag.labels(tp.topic, str(tp.partition)).set(max(0, end - live.state.position))
+
+    def _engine(self) -> Engine:
+        model = self._settings.model
+        engine = Engine(
+            model.bundle,
+            features=self._settings.input.values,
+            capacity=self._settings.state.capacity,
+            device=model.device,
+            threads=model.threads,
+            detector=self._settings.detector,
+        )
+        self.metrics.model.info({"name": engine.bundle.name, "digest": engine.bundle.digest})
+        return engine
+
+    async def _check_topics(self, cluster: Cluster) -> None:
+        topics = self._settings.topics
+        names = [*topics.readings, topics.forecasts, topics.anomalies, topics.dead_letters]
+        found = await cluster.topics(names)
+        hint = "create them with `stream-gru topics create`"
+        if missing := [name for name in names if name not in found]:
+            raise BrokerError(f"there is no topic {', '.join(missing)}; {hint}")
+        most = max(found[name].partitions for name in topics.readings)
+        for name in (topics.forecasts, topics.anomalies, topics.dead_letters):
+            if found[name].partitions < most:
+                raise BrokerError(
+                    f"topic {name} has {found[name].partitions} partitions and the readings have {most}; {hint}"
+                )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended a group of tasks; the others were only cancelled, or follow from it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
