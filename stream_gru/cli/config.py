@@ -1,0 +1,61 @@
+"""`stream-gru config show|check`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream_gru import settings
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML file; else $STREAM_GRU_CONFIG, stream-gru.toml.")
+]
+Assign = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting, as kafka.group_id=demo.")
+]
+
+
+def flags(assignments: list[str] | None) -> dict[str, Any]:
+    """``--set NAME=VALUE`` options as the flags that `settings.load` takes; VALUE is TOML or else plain text."""
+    parsed: dict[str, Any] = {}
+    for assignment in assignments or []:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE", param_hint="--set")
+        try:
+            parsed[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[name.strip()] = value
+    return parsed
+
+
+def show(
+    config: Config = None,
+    assign: Assign = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of TOML.")] = False,
+) -> None:
+    """Print the effective settings, secrets masked."""
+    tree = settings.dump(settings.load(config, flags(assign)))
+    typer.echo(json.dumps(tree, indent=2) if as_json else "\n".join(_toml(tree)))
+
+
+def check(config: Config = None, assign: Assign = None) -> None:
+    """Say what is wrong with the settings, or that nothing is. Exit code 2 if something is."""
+    settings.load(config, flags(assign))
+    typer.echo("the configuration is valid")
+
+
+def _toml(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`tree` as TOML; what is unset becomes a comment, since TOML has no null."""
+    for name, value in tree.items():
+        if not isinstance(value, Mapping):
+            yield f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}"
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield f"\n[{prefix}{name}]"
+            yield from _toml(value, f"{prefix}{name}.")
