@@ -172,7 +172,7 @@ class Partition:
             if not check.of_commit and actual not in (None, check.crc):
                 raise IdentityError(
                     f"{self.id}: the record at offset {check.offset} is not the one that the state was made from: the "
-                    "topic was deleted and made again. Forget the old state with `stream-gru state reset`, then start again"
+                    "topic was deleted and made again. Forget it with `stream-gru state reset`, then start again"
                 )
         self._checks, self.active = (), True
 

@@ -1,0 +1,112 @@
+"""Rows in this process: for tests, notebooks and a first look. Nothing survives the process.
+
+``memory://name`` is one store for all of the process that connect to that name; ``memory://`` is a store of one's own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stream_gru.errors import FencedError, StoreError
+from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Write
+
+SCHEMES = ("memory",)
+SOME = 4096  # rows of a bulk restore at a time
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is kept of one partition; in the words of the rules, its control fields and its rows."""
+
+    owner: str
+    identity: Identity
+    seq: int = 0
+    offset: int | None = None
+    marks: Mapping[str, str] = field(default_factory=dict)
+    rows: dict[bytes, bytes] = field(default_factory=dict)
+
+    def write(self, write: Write) -> Outcome:
+        """Rule R2."""
+        if write.owner != self.owner:
+            return Outcome.FENCED
+        if self.seq >= write.n:
+            return Outcome.OK
+        if self.seq != write.n - 1:
+            return Outcome.FENCED
+        if write.offset is not None and self.offset is not None and write.offset < self.offset:
+            raise StoreError(f"a write would move the offset back from {self.offset} to {write.offset}")
+        if write.identity is not None:
+            self.rows.clear()
+            self.identity = write.identity
+        self.rows.update(zip(write.series, write.rows, strict=True))
+        if write.offset is not None:  # R4
+            self.offset, self.marks = write.offset, dict(write.marks)
+        self.seq = write.n
+        return Outcome.OK
+
+
+_named: defaultdict[str, dict[PartitionId, _Kept]] = defaultdict(dict)
+
+
+class MemoryStore:
+    """A `Store` over a dict."""
+
+    def __init__(self, partitions: dict[PartitionId, _Kept]) -> None:
+        self._partitions = partitions
+
+    async def open(self) -> list[str]:
+        return ["the state is kept in this process alone (memory://) and ends with it"]
+
+    async def assign(self, partition: PartitionId, owner: str, identity: Identity) -> Assigned:
+        kept = self._partitions.get(partition)
+        if kept is None:
+            self._partitions[partition] = _Kept(owner, identity)
+            return Assigned(None, None)
+        kept.owner, kept.seq = owner, 0
+        return Assigned(kept.offset, kept.identity, len(kept.rows), kept.marks)
+
+    async def write(self, partition: PartitionId, writes: Sequence[Write]) -> Outcome:
+        kept = self._partitions.get(partition)
+        if kept is None or any(kept.write(write) is Outcome.FENCED for write in writes):
+            return Outcome.FENCED
+        return Outcome.OK
+
+    async def load(
+        self, partition: PartitionId, owner: str, confirmed: int, series: Sequence[bytes]
+    ) -> list[bytes | None]:
+        rows = self._fenced(partition, owner, confirmed).rows
+        return [rows.get(one) for one in series]
+
+    async def restore(
+        self, partition: PartitionId, owner: str, confirmed: int
+    ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        rows = list(self._fenced(partition, owner, confirmed).rows.items())
+        for start in range(0, len(rows), SOME):
+            self._fenced(partition, owner, confirmed)
+            yield rows[start : start + SOME]
+
+    async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> Outcome:
+        kept = self._partitions.get(partition)
+        return Outcome.OK if kept and kept.owner == owner and kept.seq >= confirmed else Outcome.FENCED
+
+    async def delete(self, partition: PartitionId) -> int:
+        kept = self._partitions.pop(partition, None)
+        return len(kept.rows) if kept else 0
+
+    async def close(self) -> None:
+        """What others hold under the same name stays."""
+
+    def _fenced(self, partition: PartitionId, owner: str, confirmed: int) -> _Kept:
+        """Rule R9."""
+        kept = self._partitions.get(partition)
+        if kept is None or kept.owner != owner or kept.seq < confirmed:
+            raise FencedError(f"{partition}: another worker has taken it, or the store went back in time")
+        return kept
+
+
+def connect(url: str, buckets: int, timeout_s: float) -> MemoryStore:
+    """The store of that name in this process."""
+    name = url.partition("://")[2]
+    return MemoryStore(_named[name] if name else {})
