@@ -1,8 +1,9 @@
-"""Every resident row in ONE contiguous tensor on the device: series key -> slot, free slots, copies of what changed.
+"""Every resident row: series key -> slot, free slots, copies of what changed.
 
-A slot is the index of a row. A partition is a small integer that the caller hands out when it is assigned. The host
-keeps a few bytes beside each row: when it was last seen, whether it changed since the last cut, and whether it lies in
-a checkpoint that the store has not confirmed yet.
+A slot is the index of a row. The bodies of all rows are ONE contiguous tensor on the device; their heads, which decide
+whether a reading is applied at all, stay on the host. A partition is a small integer that the caller hands out when it
+is assigned. Beside each row the host keeps when it was last seen, whether it changed since the last cut, and whether it
+lies in a checkpoint that the store has not confirmed yet.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from stream_gru.batch import Ints
 from stream_gru.errors import StoreError, StreamGruError
-from stream_gru.row import Bytes2d, as_bytes
+from stream_gru.row import Layout, RowBytes, Structured, as_bytes
 
 _RECENT = 2  # batches: the one being admitted and the one being stepped keep their rows
 _EVICT_SHARE = 64  # at least 1/64 of the arena goes at once, so that a scan of it is paid for by many evictions
@@ -34,7 +35,7 @@ class Cut:
     """A copy of the rows of one partition that changed since its last cut (rule R5)."""
 
     series: list[bytes]
-    rows: Bytes2d  # (n, row_bytes)
+    rows: RowBytes  # (n, row_bytes)
 
     def __len__(self) -> int:
         return len(self.series)
@@ -48,14 +49,15 @@ class Cut:
 class Arena:
     """Rows of all assigned partitions. Not thread-safe: one batch or cut at a time."""
 
-    def __init__(self, fresh: npt.NDArray[np.uint8], capacity: int, device: torch.device) -> None:
-        """`fresh` is the row of a series never seen, (row_bytes,); `capacity` the most rows held."""
+    def __init__(self, layout: Layout, fresh: Structured, capacity: int, device: torch.device) -> None:
+        """`fresh` is the row of a series never seen, (1,); `capacity` the most rows held."""
+        self.layout = layout
         self.capacity = capacity
-        self.row_bytes = len(fresh)
         self.device = device
         self.fresh = fresh.tobytes()
         # Left uninitialised so that the system commits memory only as rows are written.
-        self.words = torch.empty((capacity, self.row_bytes // 8), dtype=torch.int64, device=device)
+        self.heads = np.empty(capacity, layout.head)
+        self.bodies = torch.empty((capacity, layout.features * layout.width), device=device)
         self._slots: dict[int, dict[bytes, int]] = {}  # partition -> series -> slot
         self._unconfirmed: dict[int, deque[Ints]] = {}  # partition -> slots of each unconfirmed cut, oldest first
         self._names: npt.NDArray[Any] = np.empty(capacity, object)  # slot -> series
@@ -110,7 +112,7 @@ class Arena:
         """
         if len(series) > self.capacity - len(self):
             raise ArenaFullError(f"there is no room for {len(series)} rows; make room first")
-        loaded = self._join(len(series), rows)
+        loaded = self._parse(len(series), rows)
         slots = self._take(len(series))
         known = self._slots[partition]
         expected = len(known) + len(series)
@@ -122,7 +124,7 @@ class Arena:
         self._names[slots] = names
         self._owner[slots] = partition + 1
         self._seen[slots] = self._tick
-        self.words.index_copy_(0, self.index(slots), torch.from_numpy(loaded.view(np.int64)).to(self.device))
+        self.write(slots, loaded)
         return slots
 
     def admit(self, partition: int, series: Sequence[bytes]) -> Ints:
@@ -209,22 +211,29 @@ class Arena:
         self._release(slots)
         return evicted
 
-    def read(self, slots: Ints) -> Bytes2d:
+    def read(self, slots: Ints) -> RowBytes:
         """A copy of rows, (n, row_bytes)."""
-        words = self.words.index_select(0, self.index(slots)).cpu().numpy()
-        return words.view(np.uint8).reshape(len(slots), self.row_bytes)
+        head = self.layout.head.itemsize
+        rows = np.empty((len(slots), self.layout.row_bytes), np.uint8)
+        rows[:, :head] = self.heads[slots].view(np.uint8).reshape(-1, head)
+        bodies = self.bodies.index_select(0, torch.from_numpy(slots).to(self.device)).cpu().numpy()
+        rows[:, head:] = bodies.view(np.uint8)
+        return rows
 
-    def index(self, slots: Ints) -> torch.Tensor:
-        """Slots as an index tensor on the device."""
-        return torch.from_numpy(slots).to(self.device)
+    def write(self, slots: Ints, rows: RowBytes) -> None:
+        """Overwrite rows, (n, row_bytes), at distinct slots."""
+        head = self.layout.head.itemsize
+        self.heads[slots] = np.ascontiguousarray(rows[:, :head]).view(self.layout.head)[:, 0]
+        bodies = torch.from_numpy(np.ascontiguousarray(rows[:, head:]).view(np.float32)).to(self.device)
+        self.bodies.index_copy_(0, torch.from_numpy(slots).to(self.device), bodies)
 
-    def _join(self, n: int, rows: Sequence[bytes | None] | None) -> npt.NDArray[np.uint8]:
-        """`n` rows as one writable buffer, (n, row_bytes)."""
-        filled = repeat(self.fresh, n) if rows is None else (self.fresh if row is None else row for row in rows)
-        joined = bytearray().join(filled)
-        if len(joined) != n * self.row_bytes or (rows and any(row and len(row) != self.row_bytes for row in rows)):
-            raise StoreError(f"a stored row does not have the {self.row_bytes} bytes that this model's rows have")
-        return np.frombuffer(joined, np.uint8).reshape(n, self.row_bytes)
+    def _parse(self, n: int, rows: Sequence[bytes | None] | None) -> RowBytes:
+        """`n` rows as they came from the store, (n, row_bytes)."""
+        size = self.layout.row_bytes
+        filled = [self.fresh] * n if rows is None else [self.fresh if row is None else row for row in rows]
+        if any(len(row) != size for row in filled):
+            raise StoreError(f"a stored row does not have the {size} bytes that this model's rows have")
+        return np.frombuffer(bytearray().join(filled), np.uint8).reshape(n, size)
 
     def _take(self, n: int) -> Ints:
         """`n` free slots, recycled ones first."""

@@ -1,128 +1,139 @@
-"""What the row knows of a series' past: pure functions on tensors of N series, feature-major ``(k, N)``.
+"""What the row knows of a series' past, and what the cell sees of it. Nothing here has weights or needs a gradient.
 
-All levels are relative to the last value (see `row`), so that moving on by `dx` shifts them by ``-dx``. An average with
-rate r starts as a plain mean: ``m += max(1 / n, r) (target - m)``. Nothing here has weights or needs a gradient.
+`observe` turns N readings into columns on the host; the rest are pure functions on tensors of N series, feature-major
+``(k, N)``. Levels are kept relative to the last value (see `row`), so that moving on by dx shifts them by -dx. Averages
+start as plain means: ``m += max(1 / n, rate) (target - m)``.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stream_gru.batch import Floats, Ints
+
 LEVELS = (0.005, 0.05, 0.2, 0.5)  # rates of the smoothers
 TRENDS = (1.0, 0.15, 0.03)  # rates of the mean difference; the first is the last difference itself
-ANCHORS = 1 + len(LEVELS) + len(TRENDS)  # forecasts that cost nothing: the last value, each level, each trend
-ERROR = 0.04  # rate of the anchors' running absolute errors
-SCALES = (0.01, 0.15, 0.005)  # |dx| slow and fast, |x - slowest level|
-HABITS = (0.05, 0.05)  # share of unchanged readings, log seconds between readings
-LAGS = 2  # differences before the last one
+ANCHORS = 1 + len(LEVELS) + len(TRENDS)  # cheap forecasts: the last value, each level, the last value + each trend
+_MOVES = len(LEVELS) + len(TRENDS)
+_SIZES = ANCHORS + 3
+_RATES = (
+    *(*LEVELS, *TRENDS),
+    *((0.04,) * ANCHORS),  # mean absolute error of each anchor
+    *(0.15, 0.005, 0.01),  # sizes: mean |dx| fast, mean |x - slowest level|, mean |dx| slow
+    *(0.05, 0.05),  # habits: share of unchanged readings, mean log gap
+)
+_LAGS = 2  # differences before the last one
 
-_RATES = (*TRENDS, *(ERROR,) * ANCHORS, *SCALES, *HABITS)
-FIELDS = {"seen": 1, "levels": len(LEVELS), "lags": LAGS, "averages": len(_RATES)}
-INPUTS = (len(LEVELS) + len(TRENDS) + LAGS + 1) + (ANCHORS + 2) + 7
+FIELDS = {"seen": 1, "lags": _LAGS, "averages": len(_RATES)}
+INPUTS = (_MOVES + _LAGS + 1) + (_SIZES - 1) + 2 + 1 + 4
 
 _LIMIT = 8.0  # of every input
-_TINY = 1e-30  # smallest scale of all
+_TINY = 1e-30  # the smallest size of anything
 _NOISE = 1e-12  # of |y|: what lies below is rounding of the float64 values themselves
 _DAY_MS = 86_400_000
+
+# rows of an observation
+_MOVED = slice(0, _MOVES)  # targets of levels and trends: 0 (the new value itself), dx
+_DX = slice(len(LEVELS), len(LEVELS) + 1)
+_HABITS = slice(_MOVES, _MOVES + 2)  # unchanged, log gap
+_CONTEXT = slice(_MOVES + 1, _MOVES + 5)  # log gap, hour cosine and sine, log |y|
+_Y = slice(_MOVES + 5, _MOVES + 6)
+_FLOOR = slice(_MOVES + 6, _MOVES + 7)
+OBSERVED = _MOVES + 7
 
 
 class Features(NamedTuple):
     """The part of the body that this module keeps."""
 
     seen: Tensor  # (1, N) readings so far
-    levels: Tensor  # (4, N) smoothers, relative to the last value
     lags: Tensor  # (2, N) the differences before the last one, newest first
-    averages: Tensor  # (16, N) trends, errors of the anchors, scales, habits
+    averages: Tensor  # (20, N) levels, trends, errors, sizes, habits; rates in `_RATES`
 
-    @property
-    def trends(self) -> Tensor:
-        """Mean differences, (3, N)."""
-        return self.averages[: len(TRENDS)]
 
-    @property
-    def errors(self) -> Tensor:
-        """Mean absolute errors of the anchors, (8, N)."""
-        return self.averages[len(TRENDS) : len(TRENDS) + ANCHORS]
+class Observation(NamedTuple):
+    """N readings, (1, N) each but `columns`."""
+
+    columns: Tensor  # (OBSERVED, N)
+    dx: Tensor  # the difference to the last value
+    floor: Tensor  # the smallest difference that means anything
+
+    @classmethod
+    def of(cls, columns: Tensor) -> Observation:
+        """Name the parts of what `observe` gave."""
+        return cls(columns, columns[_DX], columns[_FLOOR])
+
+
+def observe(y: Floats, last: Floats, timestamp: Ints, last_timestamp: Ints) -> npt.NDArray[np.float32]:
+    """Readings (N,) and what came before them -> columns (OBSERVED, N). `last` is NaN for the first of a series."""
+    first = np.isnan(last)
+    dx = np.where(first, 0, y - last)
+    with np.errstate(over="ignore"):  # the timestamp of a series never seen is the smallest there is
+        gap = np.where(first, 1000, timestamp - last_timestamp)
+    angle = (timestamp % _DAY_MS) * (2 * np.pi / _DAY_MS)
+    size = np.abs(y)
+    columns = np.zeros((OBSERVED, len(y)), np.float32)
+    columns[len(LEVELS) : _MOVES] = dx
+    columns[_MOVES] = dx == 0
+    columns[_MOVES + 1] = np.log(gap * 1e-3 + 1e-3) * 0.5
+    columns[_MOVES + 2] = np.cos(angle)
+    columns[_MOVES + 3] = np.sin(angle)
+    columns[_MOVES + 4] = np.log1p(size) * 0.1
+    columns[_Y] = y
+    columns[_FLOOR] = size * _NOISE + _TINY
+    return columns
 
 
 class Constants(NamedTuple):
     """Small tensors that the functions need, on their device."""
 
-    keep: Tensor  # (4, 1) 1 - rate of the levels
-    rates: Tensor  # (16, 1)
-    day: Tensor  # (2, 1) phases of cosine and sine
+    rates: Tensor  # (20, 1)
+    shift: Tensor  # (20, 1) -1 where an average is a level, else 0
+
+    @classmethod
+    def on(cls, device: torch.device | str = "cpu") -> Constants:
+        """The constants on `device`."""
+        shift = torch.tensor([-1.0] * len(LEVELS) + [0.0] * (len(_RATES) - len(LEVELS)), device=device)
+        return cls(torch.tensor(_RATES, device=device)[:, None], shift[:, None])
 
 
-def constants(device: torch.device | str = "cpu") -> Constants:
-    """The constants on `device`."""
-    return Constants(
-        1 - torch.tensor(LEVELS, device=device)[:, None],
-        torch.tensor(_RATES, device=device)[:, None],
-        torch.tensor([0.0, torch.pi / 2], device=device)[:, None],
-    )
+def update(state: Features, observed: Observation, constant: Constants) -> Features:
+    """Take in a reading of each series."""
+    seen, lags, averages = state
+    dx = observed.dx
+    averages = torch.addcmul(averages, dx, constant.shift)
+    levels, trends = averages[: len(LEVELS)], averages[len(LEVELS) : _MOVES]
+    misses = torch.cat([dx, levels, trends - dx, dx, levels[:1], dx]).abs()  # of the anchors, and the three sizes
+    target = torch.cat([observed.columns[_MOVED], misses, observed.columns[_HABITS]])
+    rates = torch.maximum(constant.rates, seen.clamp(min=1).reciprocal())
+    return Features(seen + 1, torch.cat([trends[:1], lags[:1]]), torch.lerp(averages, target, rates))
 
 
-def anchors(state: Features) -> Tensor:
-    """One-step forecasts relative to the last value, (A, N): the last value, the levels, last value + trend."""
-    return torch.cat([torch.zeros_like(state.seen), state.levels, state.trends])
-
-
-def update(state: Features, dx: Tensor, log_gap: Tensor, constant: Constants) -> Features:
-    """Take in a reading that lies `dx` (1, N) above the last one, `log_gap` (1, N) log seconds after it.
-
-    For the first reading of a series `dx` and `log_gap` are 0.
-    """
-    seen = state.seen
-    levels = state.levels - dx  # the old ones, now seen from the new value
-    rates = torch.maximum(constant.rates, 1 / seen.clamp(min=1))
-    size = dx.abs()
-    target = torch.cat(
-        [
-            dx.expand(len(TRENDS), -1),
-            (anchors(state) - dx).abs(),
-            size,
-            size,
-            levels[:1].abs(),
-            (dx == 0).to(dx.dtype),
-            log_gap,
-        ]
-    )
-    return Features(
-        seen + 1,
-        levels * torch.minimum(constant.keep, 1 - 1 / (seen + 1)),
-        torch.cat([state.averages[:1], state.lags[:1]]),
-        torch.lerp(state.averages, target, rates),
-    )
-
-
-def inputs(
-    state: Features, y: Tensor, log_gap: Tensor, timestamp: Tensor, constant: Constants
-) -> tuple[Tensor, Tensor]:
+def inputs(state: Features, observed: Observation) -> tuple[Tensor, Tensor]:
     """What the cell sees of an updated state, (INPUTS, N), and the unit of the forecast, (1, N).
 
-    `y` (1, N) is the value itself, `timestamp` (1, N) int64 epoch ms. The unit is the running error of the best anchor.
+    The unit is the running error of the best anchor.
     """
-    magnitude = y.abs()
-    floor = magnitude * _NOISE + _TINY
-    sizes = torch.cat([state.errors, state.averages[-4:-2], state.averages[-5:-4]]) + floor  # errors, fast, mad, slow
+    seen, lags, averages = state
+    sizes = averages[_MOVES : _MOVES + _SIZES] + observed.floor
     logs = sizes.log()
-    slow, log_slow = sizes[-1:], logs[-1:]
-    ratios = torch.cat([state.levels, state.averages[: len(TRENDS)], state.lags, y]) / slow
-    angle = (timestamp % _DAY_MS).to(y.dtype) * (2 * torch.pi / _DAY_MS)
-    gap = state.averages[-1:]
+    ratios = torch.cat([averages[:_MOVES], lags, observed.columns[_Y]]) / sizes[-1:]
     x = torch.cat(
         [
             torch.copysign(ratios.abs().log1p(), ratios),
-            logs[:-1] - log_slow,
-            torch.cos(angle - constant.day),
-            state.averages[-2:-1],
-            state.seen.log1p(),
-            log_gap - gap,
-            gap * 0.25,
-            magnitude.log1p() * 0.1,
+            logs[:-1] - logs[-1:],
+            averages[_MOVES + _SIZES :],
+            seen.log1p(),
+            observed.columns[_CONTEXT],
         ]
     )
     return x.clamp(-_LIMIT, _LIMIT), sizes[:ANCHORS].amin(0, keepdim=True)
+
+
+def moves(state: Features) -> Tensor:
+    """The anchors but the first (the last value itself), relative to the last value, (ANCHORS - 1, N)."""
+    return state.averages[:_MOVES]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stream_gru import features, models
 
-QUANTILES = (0.05, 0.5, 0.95)  # the central 90% interval around the median
+QUANTILES = (0.5, 0.05, 0.95)  # the median and the central 90% interval
 _LARGEST = 12.0  # sinh of it, in units, is the farthest that a quantile leaves the anchors: 80,000
 
 
@@ -28,22 +28,21 @@ class Forecaster(nn.Module):
         self.head = nn.Linear(self.cell.output_size, len(self.steps) * (features.ANCHORS + len(QUANTILES)))
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        trends = len(features.TRENDS)
-        reach = torch.ones(len(self.steps), features.ANCHORS, 1)
-        reach[:, -trends:, 0] = torch.tensor(self.steps, dtype=torch.float32)[:, None]
+        reach = torch.ones(len(self.steps), features.ANCHORS - 1, 1)
+        reach[:, -len(features.TRENDS) :, 0] = torch.tensor(self.steps, dtype=torch.float32)[:, None]
         self.reach: Tensor
         self.register_buffer("reach", reach, persistent=False)
 
-    def forecast(self, output: Tensor, anchors: Tensor, unit: Tensor) -> Tensor:
-        """output (N, H), anchors (A, N), unit (1, N) -> (1 + K, 3, N): lower, median and upper at each step.
+    def forecast(self, output: Tensor, moves: Tensor, unit: Tensor) -> Tensor:
+        """output (N, H), `features.moves` (A - 1, N), unit (1, N) -> (1 + K, 3, N): median, lower, upper at each step.
 
-        Like the anchors they are relative to the last value.
+        All of them are relative to the last value, which is the first anchor.
         """
-        n = output.shape[0]
-        out = torch.addmm(self.head.bias[:, None], self.head.weight, output.T).view(len(self.steps), -1, n)
+        out = torch.addmm(self.head.bias[:, None], self.head.weight, output.T)
+        out = out.view(len(self.steps), features.ANCHORS + len(QUANTILES), -1)
         weights = out[:, : features.ANCHORS].softmax(1)
-        centre = (weights * (anchors * self.reach)).sum(1, keepdim=True)  # (1 + K, 1, N)
+        centre = (weights[:, 1:] * (moves * self.reach)).sum(1, keepdim=True)  # (1 + K, 1, N)
         middle = out[:, -3:-2]
         away = nn.functional.softplus(out[:, -2:])
-        quantiles = torch.cat([middle - away[:, :1], middle, middle + away[:, 1:]], 1).clamp(-_LARGEST, _LARGEST)
+        quantiles = torch.cat([middle, middle - away[:, :1], middle + away[:, 1:]], 1).clamp(-_LARGEST, _LARGEST)
         return torch.addcmul(centre, quantiles.sinh(), unit)

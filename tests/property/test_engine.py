@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import fields, replace
 
 import numpy as np
@@ -43,7 +44,7 @@ def run(engine: Engine, log: Readings, cuts: list[int]) -> Forecasts:
     slots = engine.arena.admit(0, [b"%d" % s for s in range(int(log.slot.max()) + 1)])
     log = replace(log, slot=slots[log.slot])
     bounds = [0, *cuts, len(log)]
-    parts = [engine.step(log.take(slice(a, b))) for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+    parts = [engine.step(log.take(slice(a, b))) for a, b in itertools.pairwise(bounds) if a < b]
     return Forecasts(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Forecasts)))
 
 
