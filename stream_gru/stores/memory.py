@@ -69,9 +69,8 @@ class MemoryStore:
 
     async def write(self, partition: PartitionId, writes: Sequence[Write]) -> Outcome:
         kept = self._partitions.get(partition)
-        if kept is None or any(kept.write(write) is Outcome.FENCED for write in writes):
-            return Outcome.FENCED
-        return Outcome.OK
+        fenced = any(kept is None or kept.write(write) is Outcome.FENCED for write in writes)
+        return Outcome.FENCED if fenced else Outcome.OK
 
     async def load(
         self, partition: PartitionId, owner: str, confirmed: int, series: Sequence[bytes]

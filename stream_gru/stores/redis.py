@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
@@ -37,20 +38,11 @@ SCAN_COUNT = 1000
 SCANS_AT_ONCE = 4  # buckets read side by side in a bulk restore
 AHEAD = 4  # calls sent before the first of them is answered
 
-# What a server says while it can't take a write now; the call as a whole was refused and may be repeated.
-PASSING = (
-    "OOM",
-    "MISCONF",
-    "LOADING",
-    "BUSY",
-    "READONLY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "NOREPLICAS",
-    "NOSCRIPT",
+# What a server says while it can't take a call now, which was refused as a whole and may be repeated. From inside a
+# script Redis 6 says it within another error.
+PASSING = re.compile(
+    r"(^|: -)(OOM|MISCONF|LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|NOSCRIPT)\b"
 )
-
 
 Item = TypeVar("Item")
 
@@ -122,8 +114,8 @@ class RedisStore:
             warnings.append(f"Redis at {self.name} does not tell its maxmemory-policy; make sure that it is noeviction")
         if persistence.get("aof_enabled") == 0:
             warnings.append(
-                f"Redis at {self.name} keeps no append-only file: after a restart its rows are as old as its last snapshot, "
-                "or gone, and are made again from what Kafka retains. Set `appendonly yes`"
+                f"Redis at {self.name} keeps no append-only file: after a restart its rows are as old as its last "
+                "snapshot, or gone, and are made again from what Kafka retains. Set `appendonly yes`"
             )
         return warnings
 
@@ -297,7 +289,7 @@ class RedisStore:
         if isinstance(error, ConnectionError | TimeoutError | OSError):
             return StoreUnavailableError(f"{what} does not answer: {error}")
         said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
-        if said.split(" ")[0] in PASSING:
+        if PASSING.search(said):
             return StoreUnavailableError(f"{what} can't take the call now: {said}")
         return StoreError(f"{what} refused the call: {said}")
 
