@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -65,13 +66,13 @@ class Script:
         self.text = importlib.resources.files(__package__).joinpath(f"{name}.lua").read_bytes()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
-    def pack(self, keys: Sequence[bytes], arguments: Iterable[bytes], rest: Sequence[bytes] = ()) -> bytes:
-        """One EVALSHA in Redis' protocol. `rest` are further arguments, each already preceded by its header."""
+    def pack(self, keys: Sequence[bytes], arguments: Iterable[bytes], groups: Sequence[Sequence[bytes]] = ()) -> bytes:
+        """One EVALSHA in Redis' protocol. `groups` hold further arguments, each already preceded by its header."""
         plain = [b"EVALSHA", self.sha, b"%d" % len(keys), *keys, *arguments]
-        parts = [b"*%d" % (len(plain) + len(rest) // 2)]
+        parts = [b"*%d" % (len(plain) + sum(map(len, groups)) // 2)]
         for argument in plain:
             parts += (_header[len(argument)], argument)
-        return b"".join([*parts, *rest, b"\r\n"])
+        return b"".join(chain(parts, *groups, (b"\r\n",)))
 
 
 ASSIGN, WRITE, LOAD, SCAN, DELETE = (Script(name) for name in ("assign", "write", "load", "scan", "delete"))
@@ -156,8 +157,8 @@ class RedisStore:
             order += ordered
             counts = [b"%d" % len(group) for group in groups.values()]
             fence = owner.encode(), b"%d" % confirmed
-            rest = [part for at in ordered for part in (_header[len(series[at])], series[at])]
-            commands.append(LOAD.pack([control, *(buckets[b] for b in groups)], [*fence, *counts], rest))
+            packed = [part for at in ordered for part in (_header[len(series[at])], series[at])]
+            commands.append(LOAD.pack([control, *(buckets[b] for b in groups)], [*fence, *counts], [packed]))
         replies = await self._call(bytes, commands)
         found = (row for reply in replies for group in self._unfenced(partition, reply) for row in group)
         for at, row in zip(order, found, strict=True):
@@ -221,7 +222,7 @@ class RedisStore:
                 b"" if write.identity is None else msgspec.json.encode(write.identity),
                 *(b"%d" % (len(groups[b]) // 2) for b in touched),
             ],
-            [part for b in touched for part in groups[b]],
+            groups,
         )
 
     async def _call(self, pack: Callable[[Item], bytes], items: Sequence[Item]) -> list[Any]:

@@ -279,6 +279,6 @@ async def test_control_fields_of_another_version_are_refused(any_redis: RedisSer
 
 def test_a_packed_command_is_the_one_that_the_client_would_send() -> None:
     rest = [b"series \r\n", b"", b"x" * 5000]
-    packed = WRITE.pack([b"k1", b"k2"], [b"owner", b"1", b""], [part for r in rest for part in (_header[len(r)], r)])
+    packed = WRITE.pack([b"k1", b"k2"], [b"owner", b"1", b""], [[part for r in rest for part in (_header[len(r)], r)]])
     wanted = Connection().pack_command("EVALSHA", WRITE.sha, 2, "k1", "k2", "owner", 1, "", *rest)
     assert packed == b"".join(wanted)
