@@ -13,11 +13,14 @@ a run knows the last reading that it took in, and what is at or before it change
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
 import msgspec
+
+_ID = re.compile(r"(.+)-([0-9]{1,10})-([0-9]{1,19})")
 
 Value = float | dict[str, float | None] | None
 Interval = list[float | None] | dict[str, list[float | None]] | None
@@ -52,10 +55,10 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def of(cls, output_id: str) -> Place:
         """The reading that an output answers. Raises `ValueError` when this is not the id of one."""
-        topic, partition, offset = output_id.rsplit("-", 2)
-        if not (topic and partition.isdecimal() and offset.isdecimal()):
+        parts = _ID.fullmatch(output_id)
+        if parts is None:
             raise ValueError("an id is topic-partition-offset")
-        return cls(topic, int(partition), int(offset))
+        return cls(parts[1], int(parts[2]), int(parts[3]))
 
 
 class Worst(msgspec.Struct, frozen=True):
