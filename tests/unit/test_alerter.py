@@ -1,0 +1,299 @@
+"""What is written in which order, and what happens when records are lost, repeated or taken away on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import pytest
+
+from stream_gru import alerter as module
+from stream_gru.alerter import Alerter, Record, StalledError, UnavailableError, pack_key, unpack_key
+from stream_gru.alerts import Alert, Cursor
+from stream_gru.metrics import Metrics
+from tests.alert_records import payload
+
+TOPIC = "anomalies"
+SILENCE_S = 300.0
+
+
+class Fake:
+    """A Kafka in memory: the table and the alerts outlive an `Alerter`."""
+
+    def __init__(self) -> None:
+        self.generation = 1
+        self.mine = {0, 1}
+        self.rows: dict[bytes, bytes] = {}
+        self.alerts: list[Alert] = []
+        self.calls: list[str] = []
+        self.sought: list[tuple[int, int]] = []
+        self.first, self.end = 0, 0
+        self.fail_at: set[int] = set()  # calls that Kafka does not take
+        self.lose_at: int | None = None  # call during which the partition is taken away
+
+    def owned(self, generation: int) -> set[int]:
+        return self.mine if generation == self.generation else set()
+
+    async def publish(self, alerts: Sequence[Alert]) -> None:
+        self._call("publish")
+        self.alerts += alerts
+
+    async def store(self, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        self._call("cursor" if unpack_key(rows[0][0])[1] is None else "store")
+        for key, value in rows:
+            assert unpack_key(key)[0] == partition
+            if value is None:
+                del self.rows[key]
+            else:
+                self.rows[key] = value
+
+    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, self.end)
+
+    async def earliest(self, partition: int) -> int:
+        return self.first
+
+    async def seek(self, partition: int, offset: int) -> None:
+        self.sought.append((partition, offset))
+
+    def statuses(self) -> list[tuple[str, str]]:
+        return [(alert.id, alert.status) for alert in self.alerts]
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.lose_at == len(self.calls):
+            self.generation += 1
+        if len(self.calls) in self.fail_at:
+            raise UnavailableError("no leader")
+
+
+@pytest.fixture
+def link() -> Fake:
+    return Fake()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.0,))
+
+
+async def started(link: Fake, metrics: Metrics | None = None) -> Alerter:
+    made = Alerter(link, metrics or Metrics(), TOPIC, SILENCE_S)
+    await made.restore(link.rows.items(), link.mine)
+    return made
+
+
+def record(position: int, value: bytes | None = None, partition: int = 0, generation: int = 1) -> Record:
+    """At `position`, by default the first anomalous reading of a series of its own."""
+    value = payload(position, f"s{position}", alert=True) if value is None else value
+    return Record(partition, position, position * 1000, value, generation)
+
+
+async def test_alerts_are_acknowledged_before_what_says_so_is_stored(link: Fake) -> None:
+    alerter = await started(link)
+    records = [record(0), record(1)]
+    assert await alerter.take(records) == records
+    assert link.calls == ["cursor", "publish", "store"]
+    assert link.statuses() == [("readings-0-0", "firing"), ("readings-0-1", "firing")]
+    await alerter.take([record(2)])
+    assert link.calls[3:] == ["publish", "store"]
+
+
+@pytest.mark.parametrize("crash_at", [1, 2, 3, 4, 5])
+async def test_a_crash_loses_no_alert(link: Fake, crash_at: int) -> None:
+    history = [record(0, payload(0, alert=True)), record(1, payload(1)), record(2, payload(2, anomaly=False))]
+    alerter = await started(link)
+    link.fail_at = set(range(crash_at, 1000))  # from here on nothing is written; then the process is killed
+    task = asyncio.create_task(alerter.take(history[:2]))
+    done, _ = await asyncio.wait([task], timeout=0.05)
+    if done:
+        task = asyncio.create_task(alerter.take(history[2:]))
+        await asyncio.wait([task], timeout=0.05)
+    task.cancel()
+
+    link.fail_at, before = set(), link.statuses()
+    await (await started(link)).take(history)
+    everything = link.statuses()
+    assert set(everything) == {("readings-0-0", "firing"), ("readings-0-0", "resolved")}
+    assert len(everything) <= 3, "a repeated alert at most"
+    assert everything[: len(before)] == before
+
+
+async def test_a_start_from_the_table_repeats_nothing(link: Fake) -> None:
+    await (await started(link)).take([record(0, payload(0, alert=True)), record(1, payload(1))])
+    alerter = await started(link)
+    again = [record(0, payload(0, alert=True)), record(1, payload(1))]
+    assert await alerter.take(again) == again
+    await alerter.take([record(2, payload(2, anomaly=False))])
+    assert link.statuses() == [("readings-0-0", "firing"), ("readings-0-0", "resolved")]
+
+
+async def test_it_tries_again_until_kafka_takes_it(link: Fake) -> None:
+    link.fail_at = {1, 2, 4}
+    alerter = await started(link)
+    assert await alerter.take([record(0)]) == [record(0)]
+    assert link.calls == ["cursor", "cursor", "cursor", "publish", "cursor", "publish", "store"]
+    assert link.statuses() == [("readings-0-0", "firing")]
+
+
+@pytest.mark.parametrize("lose_at", [1, 2])
+async def test_nothing_is_stored_once_the_partition_is_another_workers(link: Fake, lose_at: int) -> None:
+    link.lose_at, link.fail_at = lose_at, {1}
+    alerter = await started(link)
+    assert await alerter.take([record(0)]) == []
+    assert "store" not in link.calls
+
+
+async def test_records_of_an_assignment_that_is_over_are_left_alone(link: Fake) -> None:
+    alerter = await started(link)
+    link.generation = 2
+    assert await alerter.take([record(0)]) == []
+    assert await alerter.take([record(0, partition=7, generation=2)]) == []
+    assert link.calls == []
+
+
+async def test_it_goes_back_for_records_that_were_lost_on_their_way(link: Fake) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0)])
+    assert await alerter.take([record(3), record(4)]) == []
+    assert link.sought == [(0, 1)]
+    assert await alerter.take([record(5)]) == [], "still from before it went back"
+    assert link.sought == [(0, 1)]
+    await alerter.take([record(n) for n in range(1, 6)])
+    assert [id_ for id_, _ in link.statuses()] == [f"readings-0-{n}" for n in range(6)]
+
+
+async def test_it_takes_what_stands_before_a_hole(link: Fake) -> None:
+    alerter = await started(link)
+    assert await alerter.take([record(0), record(1), record(5)]) == [record(0), record(1)]
+    assert link.sought == [(0, 2)]
+
+
+async def test_a_hole_in_the_topic_itself_does_not_stop_it(link: Fake) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0)])
+    await alerter.take([record(3), record(4)])
+    assert await alerter.take([record(3), record(4)]) == [record(3), record(4)]
+    assert link.sought == [(0, 1)]
+
+
+async def test_records_that_kafka_no_longer_has_are_given_up_aloud(
+    link: Fake, caplog: pytest.LogCaptureFixture
+) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0)])
+    link.first = 7
+    await alerter.take([record(8)])
+    assert link.sought == [(0, 7)]
+    assert "anomalies-0: [1, 7) is gone unread" in caplog.text
+    assert await alerter.take([record(7), record(8)]) == [record(7), record(8)]
+
+
+async def test_it_goes_back_again_when_that_had_no_effect(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0)])
+    await alerter.take([record(3)])
+    await alerter.sweep(0)
+    assert link.sought == [(0, 1)]
+    monkeypatch.setattr(module, "_SEEK_AGAIN_S", 0.0)
+    await alerter.sweep(0)
+    assert link.sought == [(0, 1), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"rubbish",
+        b"[1]",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        payload(5).replace(b"readings-0-5", b"nonsense"),
+        payload(5).replace(b"5000", b'"secret"'),
+    ],
+)
+async def test_what_can_not_be_read_is_skipped_counted_and_not_shown(
+    link: Fake, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+    alerter = await started(link, metrics)
+    bad = Record(0, 0, 0, value, 1)
+    assert await alerter.take([bad, record(1)]) == [bad, record(1)]
+    assert link.statuses() == [("readings-0-1", "firing")]
+    assert "anomalies-0-0" in caplog.text
+    for content in ("rubbish", "nonsense", "secret"):
+        assert content not in caplog.text
+    assert metrics.registry.get_sample_value("stream_gru_control_unreadable_total", {"topic": TOPIC}) == 1
+
+
+async def test_a_tombstone_is_skipped(link: Fake) -> None:
+    alerter = await started(link)
+    assert len(await alerter.take([Record(0, 0, 0, None, 1), record(1)])) == 2
+
+
+async def test_silence_is_measured_by_the_clock_when_everything_was_read(link: Fake) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0)])
+    link.end = 1
+    await alerter.sweep(299_999)
+    assert len(link.alerts) == 1
+    await alerter.sweep(300_000)
+    assert link.statuses()[1:] == [("readings-0-0", "resolved")]
+
+
+async def test_a_backlog_is_not_silence(link: Fake) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0)])
+    link.end = 900
+    await alerter.sweep(10_000_000)
+    assert len(link.alerts) == 1, "the record that says it goes on may be among those to be read"
+    await alerter.take([record(n, payload(n, "other")) for n in range(1, 400)])
+    await alerter.sweep(10_000_000)
+    assert link.statuses()[1:] == [("readings-0-0", "resolved")], "the topic itself is past the silence"
+
+
+async def test_a_sweep_stores_the_cursor_before_it_drops(link: Fake) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0, payload(0, alert=True)), record(1, payload(1, anomaly=False))])
+    link.calls.clear()
+    link.end = 2
+    await alerter.sweep(1_000_000)
+    assert link.calls == ["cursor", "store"]
+    assert list(link.rows) == [pack_key(0)]
+    assert msgspec.json.decode(link.rows[pack_key(0)], type=Cursor).next == 2
+    again = await started(link)
+    await again.take([record(0, payload(0, alert=True)), record(1, payload(1, anomaly=False))])
+    assert len(link.alerts) == 2
+
+
+async def test_a_partition_whose_records_never_arrive_is_an_error(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0)])
+    link.end = 9
+    await alerter.sweep(0)
+    monkeypatch.setattr(module, "_STALLED_S", 0.0)
+    await alerter.take([record(1)])
+    await alerter.sweep(0)
+    with pytest.raises(StalledError, match="anomalies-0 stands at 2 with 7 records to read"):
+        await alerter.sweep(0)
+
+
+async def test_damaged_rows_are_left_out(link: Fake, caplog: pytest.LogCaptureFixture) -> None:
+    await (await started(link)).take([record(0), record(1)])
+    damaged = pack_key(0, ("readings", "s0"))
+    link.rows[damaged] = b'{"secret": 1}'
+    link.rows[b"what?"] = b"{}"
+    alerter = await started(link)
+    await alerter.take([record(2)])
+    assert "secret" not in caplog.text
+    assert [id_ for id_, _ in link.statuses()] == ["readings-0-0", "readings-0-1", "readings-0-2"]
+
+
+def test_keys_of_the_table() -> None:
+    for packed in (pack_key(3), pack_key(3, ("readings", 'a/"b"\\'))):
+        assert pack_key(*unpack_key(packed)) == packed
+    for wrong in (b"[]", b'["3"]', b'[3,"readings"]', b'[3,"readings",4]'):
+        with pytest.raises(ValueError, match="not a key"):
+            unpack_key(wrong)
