@@ -5,6 +5,7 @@ Environment variables are named ``STREAM_GRU_<SECTION>__<NAME>``, for example ``
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -83,7 +84,8 @@ class Input(Section):
 
     codec: str = Field("json", description="a module of stream_gru.codecs")
     series: tuple[str, ...] = Field(
-        (), description="payload fields whose values, joined by '/', name the series; empty: the record key"
+        (),
+        description="payload fields that, joined by '/', name the series; none: the record key. a.b is b in object a",
     )
     timestamp: str = "timestamp"
     timestamp_format: Literal["s", "ms", "us", "ns", "iso"] = Field(
@@ -94,6 +96,9 @@ class Input(Section):
     max_key_bytes: int = Field(256, ge=1, le=256)
     max_future_s: float = Field(86_400, ge=0, description="how far a timestamp may lie past the Kafka record's own")
     max_abs_value: float = Field(1e30, gt=0, le=1e30)
+    dead_letter_bytes: int = Field(
+        4096, ge=0, le=65_536, description="how much of a record's key, and of its payload, its dead letter keeps"
+    )
 
     @field_validator("values")
     @classmethod
@@ -223,6 +228,24 @@ def dump(settings: Settings) -> dict[str, Any]:
     tree: dict[str, Any] = settings.model_dump(mode="json")
     tree["state"]["url"] = mask_url(settings.state.url.get_secret_value())
     return tree
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that give `settings`, secrets included, to another process."""
+    variables = {}
+    for section in type(settings).model_fields:
+        value = getattr(settings, section)
+        leaves = (
+            {"": value}
+            if not isinstance(value, Section)
+            else {f"__{n}": getattr(value, n) for n in type(value).model_fields}
+        )
+        for name, leaf in leaves.items():
+            plain = leaf.get_secret_value() if isinstance(leaf, SecretStr) else leaf
+            if plain is not None:
+                text = json.dumps(plain) if isinstance(plain, tuple) else str(plain)
+                variables[f"STREAM_GRU_{section}{name}".upper()] = text
+    return variables
 
 
 def mask_url(url: str) -> str:

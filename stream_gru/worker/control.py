@@ -27,10 +27,15 @@ class Control:
         self._checkpoint = checkpoint
         self._patience = patience
 
-    async def reset(self, series: bytes) -> list[str]:
-        """Forget what was learned of `series` in every partition of this worker that knows it; which ones did."""
+    async def reset(self, series: bytes, topic: str | None = None, partition: int | None = None) -> list[str]:
+        """Forget what was learned of `series` in every partition of this worker that knows it; which ones did.
+
+        `topic` and `partition` narrow it: the same key on two partitions is two series.
+        """
         found = []
         for live in list(self._parts.live.values()):
+            if topic not in (None, live.tp.topic) or partition not in (None, live.tp.partition):
+                continue
             arena = self._parts.engine.arena
             if arena.lookup(live.handle, [series])[0] < 0 and not live.complete:
                 row = await self._stored(live, series)
@@ -68,7 +73,7 @@ class Control:
             "model": parts.engine.bundle.name,
             "device": str(parts.engine.device),
             "rows": len(parts.engine.arena),
-            "row_bytes": parts.engine.arena.row_bytes,
+            "row_bytes": parts.engine.layout.row_bytes,
             "health": parts.health.detail(),
             "partitions": {
                 f"{tp.topic}-{tp.partition}": {

@@ -106,7 +106,7 @@ class Worker:
                     await asyncio.sleep(RETRY_S)
             else:
                 return
-            codec = codecs.load(settings.input, engine.bundle.horizons)
+            codec = codecs.load(settings.input, (1, *engine.bundle.horizons))
             assert publisher is not None and cluster is not None  # noqa: S101, PT018 - the loop ended by its break
             parts = Parts(settings, self.metrics, self.health, engine, codec, store, cluster, consumer)
             await self._score(parts, publisher)
@@ -155,7 +155,7 @@ class Worker:
             await checkpoint()
             arena, now = parts.engine.arena, time.monotonic()
             self.metrics.rows.set(len(arena))
-            self.metrics.row_bytes.set(arena.row_bytes)
+            self.metrics.row_bytes.set(parts.engine.layout.row_bytes)
             self.metrics.checkpoint_age.set(now - min((live.checkpointed for live in parts.live.values()), default=now))
             for tp, live in parts.live.items():
                 if (end := parts.consumer.highwater(tp)) is not None:

@@ -1,0 +1,37 @@
+"""`stream-gru bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def throughput(
+    kafka: Annotated[str | None, typer.Option(help="host:port of your Kafka; else KAFKA_HOME, else embedded.")] = None,
+    redis: Annotated[str | None, typer.Option(help="URL of your Redis; else one is started.")] = None,
+    series: Annotated[int, typer.Option(min=100)] = 20_000,
+    readings: Annotated[int, typer.Option(min=10_000)] = 1_600_000,
+    rate: Annotated[int, typer.Option(min=100, help="Readings a second while latency is measured.")] = 5_000,
+    bundle: Annotated[Path | None, typer.Option(help="A bundle's folder; else the package's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Readings a second end to end and by stage, beside a bare Faust loop and the obvious implementation."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from stream_gru.bench.throughput import Plan, run
+
+    progress = Console(stderr=True)
+    plan = Plan(series=series, readings=readings, rate=rate, bundle=bundle)
+    result = run(plan, kafka, redis, lambda text: progress.print(f"[dim]{text} ...[/dim]"))
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    table = Table("what", "figure", title=f"{series:,} series, {readings:,} readings")
+    for name, value in result.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
+        table.add_row(name, shown)
+    Console().print(table)
