@@ -95,6 +95,7 @@ async def _serve(settings: Settings, make_scorer: Callable[[Settings], Scorer]) 
             start("the data plane", scorer.run())
             start("commands", commands.listen(settings, lambda: scorer.control, metrics))
         if settings.role != "scorer":
+            health.report("alerts", "starting")  # now, so that nothing is ready without it
             start("alerts", _alerts(settings, metrics, health))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([*planes.values(), stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -124,10 +125,9 @@ async def _alerts(settings: Settings, metrics: Metrics, health: Health) -> None:
     backoff = _BACKOFF_S
     while True:
         started = time.monotonic()
-        health.report("alerts", "starting")
         try:
             app = agents.create_app(settings, metrics, await agents.prepare(settings))
-            await _until_crash(app, lambda: health.report("alerts"))
+            await _until_crash(app, health)
         except SettingsError:
             raise
         except Exception as error:
@@ -141,11 +141,12 @@ async def _alerts(settings: Settings, metrics: Metrics, health: Health) -> None:
         backoff = min(2 * backoff, _MAX_BACKOFF_S)
 
 
-async def _until_crash(app: App, ready: Callable[[], None]) -> None:
+async def _until_crash(app: App, health: Health) -> None:
     """Run a Faust app; raises what crashed it."""
 
     async def on_startup_finished() -> None:
-        ready()
+        log.info("alerts: ready")
+        health.report("alerts")
 
     app.on_startup_finished = on_startup_finished
     app.finalize()
