@@ -1,0 +1,119 @@
+"""The output record that other programs rely on: its names, their order, and how it reads."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from stream_gru import codecs
+from stream_gru.batch import Forecasts, Level
+from stream_gru.errors import DataError
+from stream_gru.records import ForecastStep, OutputRecord, decode_output
+from stream_gru.settings import Input
+
+NAMES = [
+    "series",
+    "timestamp",
+    "y",
+    "yhat",
+    "yhat_lower",
+    "yhat_upper",
+    "anomaly_score",
+    "anomaly_grade",
+    "is_anomaly",
+    "alert",
+    "alert_score",
+    "level",
+    "forecast",
+    "model",
+    "id",
+]
+
+
+def forecasts(features: int) -> Forecasts:
+    def column(*values: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return np.stack([np.array([x, np.nan]) for x in values], axis=1)[:, :features]
+
+    flag = np.array([True, False])
+    return Forecasts(
+        y=column(21.5, 0.1),
+        yhat=column(20.0, 0.2),
+        lower=column(19.0, 0.3),
+        upper=column(21.0, 0.4),
+        ahead=np.arange(12.0).reshape(2, 1, 3, 2)[..., :features],
+        anomaly_score=np.array([1.25, np.nan]),
+        anomaly_grade=np.array([0.5, np.nan]),
+        is_anomaly=flag,
+        alert_score=np.array([1.25, np.nan]),
+        alert=flag,
+        closes=~flag,
+        level=np.array([Level.ANOMALY, Level.MISSING], np.int8),
+    )
+
+
+def encode(features: int) -> list[bytes]:
+    codec = codecs.load(Input(values=("a", "b")[:features]), (8,))
+    series = ['"é"\n'.encode(), b"s"]
+    return codec.encode(series, np.array([1, 2]), ["readings-0-1", "readings-0-2"], "default", forecasts(features))
+
+
+def test_one_value() -> None:
+    first, second = encode(1)
+    assert list(json.loads(first)) == list(json.loads(second)) == NAMES == list(OutputRecord.__struct_fields__)
+    assert decode_output(first) == OutputRecord(
+        series='"é"\n',
+        timestamp=1,
+        y=21.5,
+        yhat=20.0,
+        yhat_lower=19.0,
+        yhat_upper=21.0,
+        anomaly_score=1.25,
+        anomaly_grade=0.5,
+        is_anomaly=True,
+        alert=True,
+        alert_score=1.25,
+        level="anomaly",
+        forecast=(ForecastStep(8, 0.0, 2.0, 4.0),),
+        model="default",
+        id="readings-0-1",
+    )
+    missing = json.loads(second)
+    assert [missing[name] for name in NAMES if missing[name] is None] == [None] * 7
+    assert missing["level"] == "missing"
+    assert list(missing["forecast"][0]) == ["step", "yhat", "yhat_lower", "yhat_upper"]
+
+
+def test_several_values_are_objects_by_name() -> None:
+    first, second = (json.loads(record) for record in encode(2))
+    assert list(first) == NAMES
+    assert first["y"] == {"a": 21.5, "b": 0.1}
+    assert first["yhat_upper"] == {"a": 21.0, "b": 0.4}
+    assert first["forecast"] == [
+        {"step": 8, "yhat": {"a": 0, "b": 1}, "yhat_lower": {"a": 2, "b": 3}, "yhat_upper": {"a": 4, "b": 5}}
+    ]
+    assert second["y"] == {"a": None, "b": None}
+    assert (first["anomaly_score"], second["anomaly_score"]) == (1.25, None)
+
+
+def test_rounding_never_carries_a_score_over_one() -> None:
+    several = forecasts(1)
+    several.anomaly_score[:] = 1 + 2e-10, 1 - 2e-10
+    codec = codecs.load(Input(), (8,))
+    records = codec.encode([b"a", b"b"], np.array([1, 2]), ["x", "y"], "m", several)
+    above, below = (decode_output(record).anomaly_score for record in records)
+    assert above is not None
+    assert below is not None
+    assert above > 1 >= below
+
+
+def test_fields_of_a_later_version_are_passed_over() -> None:
+    first, _ = encode(1)
+    assert decode_output(first[:-1] + b',"later":{"x":[1]}}') == decode_output(first)
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b"null", b"\xff", b"[" * 100_000, b'{"series":1}'])
+def test_other_bytes_are_an_error_of_data(payload: bytes) -> None:
+    with pytest.raises(DataError, match="no output record"):
+        decode_output(payload)
