@@ -5,22 +5,34 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from stream_gru.batch import Floats, Forecasts, Ints
+from stream_gru.dead_letters import Reason
 from stream_gru.errors import SettingsError
+from stream_gru.records import OutputRecord
 from stream_gru.settings import Input
 
 
 @dataclass(slots=True)
 class Decoded:
-    """N payloads as columns. Where `reason` is not None the row is bad and its other columns mean nothing."""
+    """N payloads as columns. A row in `bad` is a dead letter: its series is empty, its other columns mean nothing."""
 
     series: list[bytes]  # N series keys, UTF-8
     timestamp: Ints  # (N,) epoch ms
     value: Floats  # (N, F), NaN = missing
-    bad: dict[int, str]  # row -> why it is a dead letter
+    bad: dict[int, Reason] = field(default_factory=dict)  # row -> why it is a dead letter
+    detail: dict[int, str] = field(default_factory=dict)  # row of `bad` -> the same in words, nothing of the payload
+
+    def refuse(self, row: int, reason: Reason, detail: str) -> None:
+        """Make `row` a dead letter. The first reason stays."""
+        if row not in self.bad:
+            self.bad[row], self.detail[row] = reason, detail
+
+    def good(self, rows: Sequence[int]) -> Sequence[int]:
+        """Those of `rows` that are no dead letters, in the same order."""
+        return [row for row in rows if row not in self.bad] if self.bad else rows
 
 
 class Codec(Protocol):
@@ -29,13 +41,27 @@ class Codec(Protocol):
     def __init__(self, settings: Input, horizons: Sequence[int]) -> None: ...
 
     def decode(self, keys: Sequence[bytes | None], payloads: Sequence[bytes | None], record_timestamp: Ints) -> Decoded:
-        """Decode N records; `record_timestamp` is Kafka's own, epoch ms. Never raises for what a payload holds."""
+        """Decode N records. Never raises for what one holds, and no record changes what becomes of another.
+
+        `record_timestamp` (N,) is Kafka's own, epoch ms; negative: the record has none.
+        """
         ...
 
     def encode(
         self, series: Sequence[bytes], timestamp: Ints, ids: Sequence[str], model: str, forecasts: Forecasts
     ) -> list[bytes]:
-        """Encode N output records."""
+        """Encode N output records. NaN becomes null; what is not `y` may be rounded, by 1e-8 of itself at most."""
+        ...
+
+    def decode_output(self, payload: bytes) -> OutputRecord:
+        """Read back a record of `encode`. Raises `DataError` for bytes that are none."""
+        ...
+
+    def encode_readings(self, series: Sequence[bytes], timestamp: Ints, value: Floats) -> list[bytes]:
+        """Payloads that `decode` reads as these columns, for tools that make readings; the record key is the series.
+
+        Raises `DataError` for a series that the settings can't spell.
+        """
         ...
 
 

@@ -1,0 +1,86 @@
+"""Columns of forecasts -> output records as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from math import log10
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from stream_gru.batch import Floats, Forecasts, Ints, Level
+from stream_gru.codecs._fields import Layout
+from stream_gru.records import ForecastStep, OutputRecord
+
+_ENCODER = msgspec.json.Encoder()
+_LEVELS = np.array([level.name.lower() for level in Level], object)
+_POWERS = 10.0 ** np.arange(-300, 301)
+
+
+def encode_each(items: Iterable[Any]) -> list[bytes]:
+    """The JSON of each item, made and dropped one by one: as quick as all in one buffer that is then split."""
+    return list(map(_ENCODER.encode, items))
+
+
+class Writer:
+    """Writes forecasts of the named features for the given farther horizons."""
+
+    def __init__(self, horizons: Sequence[int], features: Sequence[str]) -> None:
+        """Raises `SettingsError` for a feature that JSON can't name."""
+        self._horizons = tuple(horizons)
+        self._by_name = Layout([((name,), float) for name in features]).struct if len(features) > 1 else None
+
+    def write(
+        self, series: Sequence[bytes], timestamp: Ints, ids: Sequence[str], model: str, forecasts: Forecasts
+    ) -> list[bytes]:
+        """N output records for N readings and their forecasts."""
+        n, k = forecasts.ahead.shape[:2]
+        if not len(series) == len(timestamp) == len(ids) == n or k != len(self._horizons):
+            raise ValueError(f"{n} forecasts of {k} horizons for {len(series)} readings of {len(self._horizons)}")
+        columns: list[Iterable[Any]] = [
+            [key.decode() for key in series],
+            timestamp.tolist(),
+            self._quantity(forecasts.y),
+            *(self._quantity(shorten(column)) for column in (forecasts.yhat, forecasts.lower, forecasts.upper)),
+            _score(forecasts.anomaly_score).tolist(),
+            shorten(forecasts.anomaly_grade).tolist(),
+            forecasts.is_anomaly.tolist(),
+            forecasts.alert.tolist(),
+            _score(forecasts.alert_score).tolist(),
+            _LEVELS[forecasts.level].tolist(),
+            self._ahead(shorten(forecasts.ahead)),
+            repeat(model),
+            ids,
+        ]
+        return encode_each(map(OutputRecord, *columns))
+
+    def _quantity(self, column: Floats) -> list[Any]:
+        """(N, F) -> N numbers, or N structs by feature name where there are several."""
+        if self._by_name is None:
+            numbers: list[Any] = column[:, 0].tolist()
+            return numbers
+        return list(map(self._by_name, *column.T.tolist()))
+
+    def _ahead(self, ahead: Floats) -> list[tuple[ForecastStep, ...]]:
+        """(N, K, 3, F) -> for each of N rows its K steps."""
+        steps = [
+            map(ForecastStep, repeat(step), *(self._quantity(ahead[:, k, part]) for part in range(3)))
+            for k, step in enumerate(self._horizons)
+        ]
+        return list(zip(*steps, strict=True)) if steps else [()] * len(ahead)
+
+
+def shorten(x: Floats) -> Floats:
+    """`x` to 9 or 10 significant digits, which is more than a float32 has: off by 1e-8 of `x` at most, and shorter."""
+    digits = 9 - np.ceil(np.frexp(x)[1] * log10(2)).astype(np.int64)  # behind the point
+    power = _POWERS[np.clip(digits, -300, 300) + 300]
+    shortened: Floats = np.rint(x * power) / power
+    return shortened
+
+
+def _score(x: Floats) -> Floats:
+    """Shortened, but never across 1: that is where a reading becomes anomalous."""
+    shortened = shorten(x)
+    return np.where((shortened > 1) == (x > 1), shortened, x)
