@@ -35,7 +35,7 @@ class Child:
             )
         self.pid = self._process.pid
         self._watcher = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -KILL -- "-$1"', "watcher", str(self.pid)],
+            ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "watcher", str(self.pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
