@@ -10,7 +10,7 @@ import pytest
 
 from stream_gru.batch import Forecasts
 from stream_gru.codecs import Codec, Decoded, load
-from stream_gru.codecs._objects import MAX_DEPTH
+from stream_gru.codecs._objects import MAX_DEPTH, Reader, Wanted
 from stream_gru.codecs._outputs import shorten
 from stream_gru.dead_letters import Reason
 from stream_gru.settings import Input
@@ -168,9 +168,9 @@ def test_the_deepest_nesting_is_the_same_alone_and_in_a_batch() -> None:
 
 
 def test_depth_is_measured_in_linear_time() -> None:
-    """Each of these quotes could begin a string that never ends."""
-    payload = b'{"note":' + b"[" * (MAX_DEPTH + 1) + b'"\\' * 30_000
-    assert decode([payload, GOOD]).bad == {0: Reason.INVALID_JSON}
+    """Each of a million quotes could begin a string that never ends; looking for each one's end would take hours."""
+    payload = b'{"note":' + b"[" * (MAX_DEPTH + 1) + b'"\\' * 1_000_000
+    assert decode([payload, GOOD], max_payload_bytes=4_000_000).bad == {0: Reason.INVALID_JSON}
 
 
 SPILLS: list[list[bytes]] = [
@@ -223,6 +223,16 @@ def test_the_number_between_is_another_one_in_each_batch(monkeypatch: pytest.Mon
         reader.decode([b"k"] * 2, [GOOD] * 2, np.full(2, NOW))
     assert [bits for bits, _ in drawn] == [62] * 3
     assert len(set(drawn)) == 3
+
+
+@pytest.mark.parametrize("note", [b"1", '"é"'.encode(), b"[" * 60 + b"]" * 60])
+def test_a_good_batch_is_read_at_once(monkeypatch: pytest.MonkeyPatch, note: bytes) -> None:
+    reader = Reader([Wanted(("value",), float | None, Reason.INVALID_VALUE)])
+    monkeypatch.setattr(reader, "_one", None)
+    objects, refused = reader.read([beside(note)] * 3)
+    assert (len(objects), refused) == (3, {})
+    with pytest.raises(AttributeError):
+        reader.read([beside(note), b"x"])
 
 
 def test_a_big_batch_is_read_at_once_and_one_by_one_alike() -> None:
@@ -303,6 +313,13 @@ def test_records_whose_key_or_payload_is_refused_do_not_hide_what_else_is_wrong(
     decoded = codec().decode(keys, [None, b"x", b"x", GOOD], np.full(4, NOW))
     assert decoded.bad == {0: Reason.TOMBSTONE, 1: Reason.KEY_MISSING, 2: Reason.INVALID_JSON}
     assert decoded.series == [b"", b"", b"", b"d"]
+
+
+def test_of_several_reasons_the_first_is_given() -> None:
+    late_and_large = b'{"timestamp":1800000000000,"value":2e30}'
+    decoded = codec().decode([None, None, b"k"], [None, late_and_large, late_and_large], np.full(3, NOW))
+    assert decoded.bad == {0: Reason.TOMBSTONE, 1: Reason.KEY_MISSING, 2: Reason.FUTURE_TIMESTAMP}
+    assert decoded.detail[2] == "more than 86400 s past the record's own"
 
 
 def test_shortened_numbers_are_short_and_close() -> None:
