@@ -227,6 +227,12 @@ class Arena:
         bodies = torch.from_numpy(np.ascontiguousarray(rows[:, head:]).view(np.float32)).to(self.device)
         self.bodies.index_copy_(0, torch.from_numpy(slots).to(self.device), bodies)
 
+    def reset(self, slots: Ints, offset: Ints) -> None:
+        """Forget what was learned; the rows cover the records up to `offset` (N,) all the same. They become dirty."""
+        self.write(slots, self._parse(len(slots), None))
+        self.heads["offset"][slots] = offset
+        self.mark_dirty(slots)
+
     def _parse(self, n: int, rows: Sequence[bytes | None] | None) -> RowBytes:
         """`n` rows as they came from the store, (n, row_bytes)."""
         size = self.layout.row_bytes

@@ -53,6 +53,14 @@ class Engine:
         for partition in partitions:
             self.arena.open(partition)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that the resident rows and the weights take on the device."""
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        weights = sum(weight.numel() * weight.element_size() for weight in self._forecaster.parameters())
+        return len(self.arena) * self.layout.row_bytes + weights
+
     def _take(self, bundle: bundles.Bundle) -> None:
         self.bundle = bundle
         self._forecaster = bundle.forecaster.to(self.device)

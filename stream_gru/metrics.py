@@ -7,20 +7,47 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Metric, ProcessCollector
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from stream_gru import __version__
+from stream_gru.batch import Level
+from stream_gru.dead_letters import Reason
 
 STAGES = ("queue", "decode", "load", "step", "encode", "publish", "checkpoint", "commit")
 _FAST = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0, 600.0)
 _SIZES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
+
+
+class BulkHistogram(Collector):
+    """A histogram that takes a whole array at once; prometheus_client's own takes one value a call."""
+
+    def __init__(self, name: str, text: str, bounds: tuple[float, ...]) -> None:
+        self._name, self._text = name, text
+        self._bounds = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0.0
+
+    def observe(self, values: npt.NDArray[np.float64]) -> None:
+        """Count every one of `values`."""
+        self._counts += np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
+        self._sum += float(values.sum())
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry at a scrape."""
+        names = [*(str(bound) for bound in self._bounds.tolist()), "+Inf"]
+        buckets = list(zip(names, np.cumsum(self._counts).tolist(), strict=True))
+        yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
 
 
 class Metrics:
@@ -43,14 +70,20 @@ class Metrics:
         self.outputs = counter("model_datapoints_produced", "Forecast records acknowledged by Kafka.")
         self.anomalies = counter("anomalies", "Readings flagged as anomalous.")
         self.alerts = counter("alerts", "Readings at which someone should be told.")
+        self.alert_records = counter("alert_records", "Records acknowledged by the alerts topic.", "status")
+        self.firing = gauge("series_firing", "Series with an open alert in this worker's partitions.")
+        self.unreadable = counter("control_unreadable", "Anomalies and commands that could not be read.", "topic")
+        self.control_restarts = counter("control_restarts", "Times the alerter had to be started again.")
+        self.commands = counter("commands", "Commands answered by this worker.", "command", "status")
         self.levels = counter("readings_by_level", "Readings by what was said of them.", "level")
         self.dead_letters = counter("dead_letters", "Records that could not be read.", "reason")
         self.runs = counter("model_runs", "Batches stepped.")
         self.batch = histogram("batch_size", "Readings in one batch.", _SIZES)
         self.stage = histogram("stage_duration_seconds", "Time of one batch in one stage.", _FAST, "stage")
-        self.latency = histogram(
-            "latency_seconds", "From a reading's Kafka timestamp to the acknowledgement of its output.", _LATENCY
+        self.latency = BulkHistogram(
+            "stream_gru_latency_seconds", "From a reading's Kafka timestamp to its output's acknowledgement.", _LATENCY
         )
+        registry.register(self.latency)
         self.lag = gauge("reader_lag", "Records behind the end of the log.", "topic", "partition")
         self.partitions = gauge("reader_partitions", "Partitions assigned to this worker.")
         self.writer_errors = counter("writer_errors", "Checkpoints or publications that had to be repeated.", "target")
@@ -72,8 +105,15 @@ class Metrics:
         self.version = Info("stream_gru_version", "The version of stream_gru.", registry=registry)
         self.version.info({"version": __version__})
         self.started.set_to_current_time()
+        # A child that is first scraped with a count in it is invisible to rate(): all of them are there from the start.
         for stage in STAGES:
             self.stage.labels(stage)
+        for reason in Reason:
+            self.dead_letters.labels(reason.value)
+        for level in list(Level)[: Level.COVERED]:
+            self.levels.labels(level.name.lower())
+        for target in ("kafka", "store"):
+            self.writer_errors.labels(target)
 
 
 @dataclass

@@ -10,7 +10,6 @@ from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 
 from stream_gru.errors import BrokerError, FencedError, StoreUnavailableError
 from stream_gru.partition import Opening, Partition, Policy, Start
@@ -103,7 +102,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
             if commit is None:
                 await asyncio.sleep(self._parts.settings.kafka.session_timeout_s)  # a lost member hears of it by then
             else:
-                await consumer.commit({tp: OffsetAndMetadata(commit.offset, commit.metadata)})
+                await self._parts.commits.commit(consumer, {tp: commit})
         except KafkaError as error:
             log.info("%s-%d is no longer this worker's: %s", tp.topic, tp.partition, error)
             self._parts.health.report(_part(tp), "waiting for the group")
@@ -167,7 +166,6 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
             raise
         parts.consumer.seek(tp, state.position)
         parts.live[tp] = live
-        parts.metrics.partitions.set(len(parts.live))
         parts.consumer.resume(tp)
         log.info(
             "%s: %s at offset %d with %d series in %.2f s",

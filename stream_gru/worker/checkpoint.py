@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 
 from stream_gru.arena import Cut
 from stream_gru.errors import BrokerError, FencedError
@@ -78,9 +77,9 @@ class Checkpointer:
             return
         with self._parts.metrics.stage.labels("commit").time():
             try:
-                await self._parts.consumer.commit({live.tp: OffsetAndMetadata(commit.offset, commit.metadata)})
+                await self._parts.commits.commit(self._parts.consumer, {live.tp: commit})
             except KafkaError as error:
-                log.warning("%s: Kafka did not take the commit of offset %d: %s", live.id, commit.offset, error)
+                log.info("%s: Kafka did not take the commit of offset %d: %s", live.id, commit.offset, error)
                 return
         live.state.committed(commit)
 

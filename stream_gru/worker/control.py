@@ -45,7 +45,7 @@ class Control:
             slots = arena.lookup(live.handle, [series])
             if slots[0] >= 0 and self._parts.live.get(live.tp) is live:
                 # What was read before this moment stays covered by the row.
-                self._parts.engine.reset(slots, np.full(1, live.state.position - 1))
+                arena.reset(slots, np.full(1, live.state.position - 1))
                 found.append(f"{live.tp.topic}-{live.tp.partition}")
         return found
 

@@ -16,6 +16,7 @@ from stream_gru.partition import Partition
 from stream_gru.settings import Settings
 from stream_gru.stores import PartitionId, Store
 from stream_gru.worker.cluster import Cluster
+from stream_gru.worker.commits import Commits
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
@@ -46,6 +47,7 @@ class Parts:
     codec: Codec
     store: Store
     cluster: Cluster
+    commits: Commits
     consumer: AIOKafkaConsumer
     live: dict[TopicPartition, Live] = field(default_factory=dict)
 
@@ -56,7 +58,6 @@ class Parts:
         if live.state.owner is not None:
             live.state.drop()
             self.engine.arena.close(live.handle)
-        self.metrics.partitions.set(len(self.live))
 
     def free_handle(self) -> int:
         """The smallest number that no partition in the arena has."""

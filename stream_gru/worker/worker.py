@@ -19,6 +19,7 @@ from stream_gru.settings import Settings
 from stream_gru.worker.assignment import Assignment
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.cluster import Cluster
+from stream_gru.worker.commits import Commits
 from stream_gru.worker.control import Control
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.outbox import Outbox
@@ -47,7 +48,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._watchdog = Watchdog(self.health, settings.worker.unready_after_s, settings.worker.exit_after_s)
         self._patience = Patience(self.health, self.metrics)
-        self.control: Control | None = None  # while it is connected
+        self._parts: Parts | None = None  # while it is connected
+        self.control: Control | None = None
 
     async def stop(self) -> None:
         """Ask `run` to finish the batch in hand, flush, and return."""
@@ -56,7 +58,8 @@ class Worker:
     async def run(self) -> None:
         """Connect, then score until `stop`."""
         self.health.report("assignment", "not connected yet")
-        server = Server(self._settings.metrics.host, self._settings.metrics.port, self.metrics, self.health)
+        where = self._settings.metrics
+        server = Server(where.host, where.port, self.metrics, self.health, self._refresh)
         self._watchdog.start()
         try:
             await self._connected()
@@ -76,7 +79,7 @@ class Worker:
             buckets=settings.state.buckets,
             timeout_s=settings.state.request_timeout_s,
         )
-        cluster = publisher = None
+        cluster = publisher = commits = None
         consumer = AIOKafkaConsumer(
             **aiokafka_options(settings.kafka),
             group_id=settings.kafka.group_id,
@@ -97,6 +100,7 @@ class Worker:
                         log.warning("%s", warning)
                     cluster = cluster or await Cluster.connect(settings.kafka)
                     publisher = publisher or await Publisher.connect(settings.kafka)
+                    commits = commits or await Commits.connect(settings.kafka)
                     await self._check_topics(cluster)
                     await consumer.start()
                     break
@@ -107,13 +111,15 @@ class Worker:
             else:
                 return
             codec = codecs.load(settings.input, (1, *engine.bundle.horizons))
-            assert publisher is not None and cluster is not None  # noqa: S101, PT018 - the loop ended by its break
-            parts = Parts(settings, self.metrics, self.health, engine, codec, store, cluster, consumer)
+            assert publisher and cluster and commits  # noqa: S101, PT018 - the loop ended by its break
+            parts = self._parts = Parts(
+                settings, self.metrics, self.health, engine, codec, store, cluster, commits, consumer
+            )
             await self._score(parts, publisher)
         finally:
-            self.control = None
+            self.control = self._parts = None
             await consumer.stop()
-            for part in (publisher, cluster, store):
+            for part in (publisher, commits, cluster, store):
                 if part is not None:
                     await part.close()
 
@@ -149,17 +155,27 @@ class Worker:
             sending.cancel()
 
     async def _tick(self, parts: Parts, checkpoint: Callable[[], Awaitable[None]]) -> None:
-        """Checkpoints at their interval, and the gauges that need no more than that."""
+        """Checkpoints at their interval."""
         while True:
             await asyncio.sleep(self._settings.state.checkpoint_interval_s)
             await checkpoint()
-            arena, now = parts.engine.arena, time.monotonic()
-            self.metrics.rows.set(len(arena))
-            self.metrics.row_bytes.set(parts.engine.layout.row_bytes)
-            self.metrics.checkpoint_age.set(now - min((live.checkpointed for live in parts.live.values()), default=now))
-            for tp, live in parts.live.items():
-                if (end := parts.consumer.highwater(tp)) is not None:
-                    self.metrics.lag.labels(tp.topic, str(tp.partition)).set(max(0, end - live.state.position))
+
+    def _refresh(self) -> None:
+        """The gauges as they are at a scrape; on the server's thread, so that they move while everything waits."""
+        parts = self._parts
+        if parts is None:
+            return
+        engine, lives, now = parts.engine, list(parts.live.values()), time.monotonic()
+        self.metrics.partitions.set(len(lives))
+        self.metrics.rows.set(len(engine.arena))
+        self.metrics.row_bytes.set(engine.layout.row_bytes)
+        self.metrics.device_memory.set(engine.memory)
+        self.metrics.checkpoint_age.set(now - min((live.checkpointed for live in lives), default=now))
+        self.metrics.lag.clear()  # also of what is no longer ours
+        for live in lives:
+            if (end := parts.consumer.highwater(live.tp)) is not None:
+                lag = max(0, end - live.state.position)
+                self.metrics.lag.labels(live.tp.topic, str(live.tp.partition)).set(lag)
 
     def _engine(self) -> Engine:
         model = self._settings.model
