@@ -61,7 +61,13 @@ def make_settings(kafka: KafkaServer, redis_url: str) -> Callable[[int], Setting
     def make(partitions: int) -> Settings:
         unique = uuid4().hex[:8]
         made = Settings(
-            kafka=Kafka(bootstrap_servers=kafka.bootstrap_servers, group_id=f"group-{unique}", session_timeout_s=6),
+            kafka=Kafka(
+                bootstrap_servers=kafka.bootstrap_servers,
+                group_id=f"group-{unique}",
+                session_timeout_s=6,
+                # The embedded broker waits so long for a member that died; Apache Kafka gives up after the session.
+                rebalance_timeout_s=6,
+            ),
             topics=Topics(
                 readings=(f"readings-{unique}",),
                 forecasts=f"forecasts-{unique}",

@@ -193,7 +193,11 @@ class ApacheKafka(KafkaServer):
 
 
 class EmbeddedKafka(KafkaServer):
-    """The broker of the `embedded` extra."""
+    """The broker of the `embedded` extra.
+
+    It holds everything in memory and writes it all out every second or so, so a kill takes the last second with it and
+    a long run grows: it is there to try things, not to keep things.
+    """
 
     name = "embedded"
 

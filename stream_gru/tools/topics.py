@@ -12,6 +12,7 @@ from stream_gru.kafka import broker_errors, kafka_python_options, require_reacha
 from stream_gru.settings import Settings, Topics
 
 BROKER_DEFAULT = -1
+WEEK_MS = 7 * 86_400_000  # Kafka's own default for segment.ms
 DELETE = frozenset({"delete"})
 COMPACT_AND_DELETE = frozenset({"compact", "delete"})
 
@@ -26,9 +27,11 @@ class Topic:
 
     def configs(self, retention_hours: float, replication_factor: int) -> dict[str, str]:
         """Topic configs in Kafka's words."""
+        retention_ms = int(retention_hours * 3_600_000)
         configs = {
             "cleanup.policy": ",".join(sorted(self.cleanup_policy)),
-            "retention.ms": str(int(retention_hours * 3_600_000)),
+            "retention.ms": str(retention_ms),
+            "segment.ms": str(min(retention_ms, WEEK_MS)),  # only closed segments are ever removed
         }
         if replication_factor >= 3:
             configs["min.insync.replicas"] = "2"  # else acks=all would be satisfied by one copy
@@ -63,10 +66,10 @@ def wanted(topics: Topics, partitions: int) -> list[Topic]:
     ]
 
 
-def problems(topics: Topics, found: Mapping[str, Found], partitions: int | None = None) -> list[str]:
-    """What is wrong, one line each; `partitions` is demanded of the readings when it is given."""
+def problems(topics: Topics, found: Mapping[str, Found], count: int | None = None) -> list[str]:
+    """What is wrong, one line each; `count` partitions are demanded of the readings when it is given."""
     lines = []
-    expected = wanted(topics, _partitions(topics, found, partitions))
+    expected = wanted(topics, _partitions(topics, found, count))
     by_input = {*topics.readings, topics.forecasts, topics.anomalies}
     for topic in expected:
         there = found.get(topic.name)
@@ -74,10 +77,8 @@ def problems(topics: Topics, found: Mapping[str, Found], partitions: int | None 
             lines.append(f"{topic.name}: there is no such topic")
             continue
         if topic.name in by_input and there.partitions != topic.partitions:
-            why = (
-                f"not {topic.partitions}" if topic.name in topics.readings else f"but readings have {topic.partitions}"
-            )
-            lines.append(f"{topic.name}: {_count(there.partitions, 'partition')}, {why}")
+            why = "not" if topic.name in topics.readings else "but readings have"
+            lines.append(f"{topic.name}: {_count(there.partitions, 'partition')}, {why} {topic.partitions}")
         if there.leaderless:
             which = ", ".join(map(str, there.leaderless))
             lines.append(f"{topic.name}: no leader for partition {which}; is a broker down?")
@@ -89,13 +90,14 @@ def problems(topics: Topics, found: Mapping[str, Found], partitions: int | None 
 
 def create(
     settings: Settings,
-    partitions: int = 4,
+    count: int = 4,
     replication_factor: int = BROKER_DEFAULT,
     retention_hours: float = 168.0,
 ) -> list[str]:
-    """Create what is missing and return its names. What exists is left as it is: see `check`."""
+    """Create what is missing, with `count` partitions, and return its names. What exists is left: see `check`."""
     with _admin(settings) as admin:
-        missing = [t for t in wanted(settings.topics, partitions) if t.name not in _describe(admin, settings.topics)]
+        there = _describe(admin, settings.topics)
+        missing = [topic for topic in wanted(settings.topics, count) if topic.name not in there]
         if missing:
             answer = admin.create_topics(
                 {
@@ -113,10 +115,20 @@ def create(
         return [topic.name for topic in missing]
 
 
-def check(settings: Settings, partitions: int | None = None) -> list[str]:
+def check(settings: Settings, count: int | None = None) -> list[str]:
     """`problems` of the topics on the broker."""
     with _admin(settings) as admin:
-        return problems(settings.topics, _describe(admin, settings.topics), partitions)
+        return problems(settings.topics, _describe(admin, settings.topics), count)
+
+
+def partitions(settings: Settings, topic: str) -> int:
+    """How many partitions `topic` has. Raises `BrokerError` when there is no such topic."""
+    with _admin(settings) as admin:
+        (answer,) = admin.describe_topics([topic])
+    if answer["error_code"]:
+        servers = settings.kafka.bootstrap_servers
+        raise BrokerError(f"Kafka at {servers} has no topic {topic}; `stream-gru topics create` makes it")
+    return len(answer["partitions"])
 
 
 def _partitions(topics: Topics, found: Mapping[str, Found], asked: int | None) -> int:

@@ -14,7 +14,7 @@ from stream_gru.tools.embedded import KafkaServer, free_port
 
 def test_created_topics_are_in_order(settings: Settings) -> None:
     assert topics.check(settings) == []
-    assert topics.check(settings, partitions=4) == []
+    assert topics.check(settings, 4) == []
     assert topics.create(settings, 4) == [], "what exists is left alone"
 
 
