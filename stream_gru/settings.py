@@ -44,13 +44,18 @@ class Kafka(Section):
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
     session_timeout_s: Seconds = 10.0
-    rebalance_timeout_s: Seconds = 60.0
+    rebalance_timeout_s: Seconds = Field(20.0, description="how long the group waits for a member to join again")
     request_timeout_s: Seconds = 30.0
     compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
     start: Literal["earliest", "latest"] = Field("earliest", description="where a group without any commit begins")
 
     @model_validator(mode="after")
-    def _credentials(self) -> Kafka:
+    def _consistent(self) -> Kafka:
+        if self.rebalance_timeout_s >= self.request_timeout_s:
+            raise ValueError(
+                f"rebalance_timeout_s {self.rebalance_timeout_s:g} must be less than request_timeout_s "
+                f"{self.request_timeout_s:g}: joining the group is a request that may take that long"
+            )
         if self.security_protocol.startswith("SASL"):
             missing = [n for n in ("sasl_mechanism", "sasl_username", "sasl_password") if getattr(self, n) is None]
             if missing:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stream_gru import __version__
-from stream_gru.cli import config, serve, state
+from stream_gru.cli import bench, command, config, replay, serve, simulate, state, tail, topics
 from stream_gru.errors import StreamGruError
 
 app = typer.Typer(
@@ -27,16 +27,20 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-app.command("worker")(serve.worker)
+for _command in (serve.worker, simulate.simulate, replay.replay, tail.tail):
+    app.command(_command.__name__)(_command)
 
-_config = typer.Typer(help="Show or check the settings: file, environment and flags together.", no_args_is_help=True)
-_config.command("show")(config.show)
-_config.command("check")(config.check)
-app.add_typer(_config, name="config")
-
-_state = typer.Typer(help="The state in the store.", no_args_is_help=True)
-_state.command("reset")(state.reset)
-app.add_typer(_state, name="state")
+for _name, _help, _commands in (
+    ("config", "Show or check the settings: file, environment and flags together.", (config.show, config.check)),
+    ("topics", "Make the topics that a deployment needs, or check them.", (topics.create, topics.check)),
+    ("state", "The state in the store.", (state.reset,)),
+    ("command", "Ask running workers.", (command.reset, command.reload, command.report)),
+    ("bench", "Measure, beside yardsticks of the same run.", (bench.throughput,)),
+):
+    _group = typer.Typer(help=_help, no_args_is_help=True)
+    for _command in _commands:
+        _group.command(_command.__name__)(_command)
+    app.add_typer(_group, name=_name)
 
 
 def main() -> None:

@@ -46,7 +46,9 @@ def show(
 
 def check(config: Config = None, assign: Assign = None) -> None:
     """Say what is wrong with the settings, or that nothing is. Exit code 2 if something is."""
-    settings.load(config, flags(assign))
+    from stream_gru import codecs
+
+    codecs.load(settings.load(config, flags(assign)).input, ())  # raises for fields that do not go together
     typer.echo("the configuration is valid")
 
 

@@ -127,7 +127,8 @@ class Admission:
         slots[bad] = -1
         for row in absent:
             if slots[row] < 0:
-                decoded.bad[span.start + row] = Reason.TOO_MANY_SERIES
+                limit = self._parts.settings.state.max_series
+                decoded.refuse(span.start + row, Reason.TOO_MANY_SERIES, f"the partition has {limit} series already")
         return slots
 
     async def _load(self, live: Live, series: list[bytes]) -> dict[bytes, bytes]:

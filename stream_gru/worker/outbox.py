@@ -138,6 +138,8 @@ class Outbox:
                 int(polled.timestamp[row]),
                 polled.keys[row],
                 polled.payloads[row],
+                detail=decoded.detail.get(row, ""),
+                max_bytes=self._parts.settings.input.dead_letter_bytes,
             )
             keys.append(key)
             values.append(value)

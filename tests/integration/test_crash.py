@@ -1,0 +1,88 @@
+"""Workers that die, freeze and come back under load; what must hold is the CHECK of the harness."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stream_gru.settings import Settings
+from tests.harness import Load, check, crew, drained, stored_offsets
+
+PARTITIONS = 6
+SERIES = 2000
+KILLS = 30  # of the chaos run
+
+
+@pytest.fixture
+def loaded(make_settings: Callable[[int], Settings]) -> Settings:
+    return make_settings(PARTITIONS)
+
+
+async def _survives_kills(settings: Settings, folder: Path, kills: int, every_s: float, rate: int) -> None:
+    load, chance = Load(settings, SERIES), random.Random(7)
+    with crew(settings, folder, "a", "b") as workers:
+        await load.send(2 * SERIES)
+        await drained(settings, workers.workers["a"])  # both have started
+        sending = asyncio.create_task(load.send(int(kills * every_s * rate), rate))
+        for n in range(kills):
+            await asyncio.sleep(every_s * chance.uniform(0.5, 1.0))
+            victim = "ab"[n % 2]
+            assert workers.workers[victim].kill() == -signal.SIGKILL
+            workers.start(victim)
+        await sending
+        await drained(settings, workers.workers["a"], 90)
+        assert workers.stop() == {"a": 0, "b": 0}
+    checked = await check(settings)
+    assert checked.inputs == load.sent
+    print(f"{kills} kills: {checked}")  # noqa: T201 - the figures of a chaos run are worth reading
+
+
+async def test_three_kills_under_load(loaded: Settings, tmp_path: Path) -> None:
+    await _survives_kills(loaded, tmp_path, kills=3, every_s=4, rate=2500)
+
+
+@pytest.mark.chaos
+async def test_thirty_kills_under_load(loaded: Settings, tmp_path: Path) -> None:
+    await _survives_kills(loaded, tmp_path, kills=KILLS, every_s=6, rate=2000)
+
+
+async def test_a_zombie_is_fenced(loaded: Settings, tmp_path: Path) -> None:
+    """A worker is stopped past its session and wakes up believing that it still owns its partitions."""
+    load = Load(loaded, SERIES)
+    with crew(loaded, tmp_path, "a", "b") as workers:
+        await load.send(2 * SERIES)
+        await drained(loaded, workers.workers["a"])
+        sending = asyncio.create_task(load.send(30_000, 1500))
+        await asyncio.sleep(3)
+        os.killpg(workers.workers["a"].pid, signal.SIGSTOP)
+        await asyncio.sleep(loaded.kafka.session_timeout_s + 5)
+        before = await stored_offsets(loaded)
+        os.killpg(workers.workers["a"].pid, signal.SIGCONT)
+        await sending
+        await drained(loaded, workers.workers["b"], 90)
+        after = await stored_offsets(loaded)
+        assert all(after[tp] >= offset for tp, offset in before.items())
+        assert workers.stop() == {"a": 0, "b": 0}
+        assert "fenced" in workers.log("a")
+    assert (await check(loaded)).inputs == load.sent
+
+
+async def test_a_worker_joins_and_leaves(loaded: Settings, tmp_path: Path) -> None:
+    """Clean rebalances repeat nothing and lose nothing."""
+    load = Load(loaded, SERIES)
+    with crew(loaded, tmp_path, "a") as workers:
+        sending = asyncio.create_task(load.send(20_000, 1500))
+        await asyncio.sleep(4)
+        workers.start("b")
+        await asyncio.sleep(5)
+        assert workers.workers.pop("b").stop() == 0
+        await sending
+        await drained(loaded, workers.workers["a"])
+        assert workers.stop() == {"a": 0}
+    assert (await check(loaded)).duplicates == 0
