@@ -7,7 +7,7 @@ The life of a partition, as its caller runs it::
     # only now, behind the fence (R10): the group's commit, the log's start and end
     opening = partition.open(owner, assigned, commit, log_start, log_end)
     partition.verify(owner, {offset: record_crc(key, value), ...})    # of the records in opening.checks, if any
-    # restore rows; if partition.changed: one checkpoint and commit before any intake; seek(opening.position)
+    # restore rows; while not partition.settled: a checkpoint and a commit, as below; seek(partition.position)
 
     batch = partition.begin(offsets)                       # a batch's records are about to be stepped
     partition.stepped(batch)                               # rows and outputs of all of them exist
@@ -39,6 +39,7 @@ R12  PW  The stored offset is the next to read. A record at or before its row's 
 R13  P   Replay is mute below the group's commit, if that commit carries our tag and the topic's identity; else nowhere.
 R14  W   An idle partition probes (owner, `confirmed_seq`) every interval.
 R15  P   No stored offset: a first start if the group has no commit, else state was lost: rebuilt aloud, or refused.
+         So nothing is taken in before the beginning is in the store and in a commit (`settled`).
 R16  P   Records that retention took before they were read are one gap, aloud, or refused; never a silent jump.
 R17  P   The topic id is compared at every claim, gap and checkpoint; without ids, a crc32 of the last record applied.
 R18  P   What is no record (a reload) is written under the same owner, drained, in one call.
@@ -120,6 +121,7 @@ class Partition:
         self.stored: int | None = None  # the offset that the store holds
         self.confirmed_seq = 0  # R9, R14: the last write that the store is known to have
         self.mute_below = 0
+        self._settled = False
         self.pending: Checkpoint | None = None
         self._in_flight: deque[Batch] = deque()
         self._marks: dict[str, str] = {}
@@ -155,6 +157,7 @@ class Partition:
         self._committed, self._checks = opening.mute_below, opening.checks
         self.mute_below = opening.mute_below or 0
         self.active = not opening.checks
+        self._settle()
         return opening
 
     def verify(self, owner: str, found: Mapping[int, int | None]) -> None:
@@ -175,6 +178,7 @@ class Partition:
                     "topic was deleted and made again. Forget it with `stream-gru state reset`, then start again"
                 )
         self._checks, self.active = (), True
+        self._settle()
 
     def out_of_range(self, topic_id: str, log_start: int, log_end: int) -> Gap | None:
         """R16: Kafka has no record at `position`. Moves there where it has one; seek to `position` afterwards.
@@ -240,8 +244,13 @@ class Partition:
 
     @property
     def changed(self) -> bool:
-        """The position is not the stored one; right after `open`: checkpoint and commit before any intake (R15)."""
+        """The position is not the stored one."""
         return self.active and self.position != self.stored
+
+    @property
+    def settled(self) -> bool:
+        """R15: the beginning is stored and the group has a commit, so that losing either is noticed; take in now."""
+        return self._settled
 
     # -- checkpoints
 
@@ -294,6 +303,7 @@ class Partition:
         self.stored, self._stored_marks = checkpoint.offset, checkpoint.marks
         self.identity = checkpoint.identity or self.identity
         self.pending = None
+        self._settle()
         return True
 
     def reload(self, identity: Identity) -> Checkpoint:
@@ -319,8 +329,12 @@ class Partition:
     def committed(self, commit: Commit) -> None:
         """Kafka has the commit."""
         self._committed = max(commit.offset, self._committed or 0)
+        self._settle()
 
     # -- the inside
+
+    def _settle(self) -> None:
+        self._settled |= self.active and not self.changed and self.commit() is None
 
     def _current(self) -> str:
         if self.owner is None or not self.active:

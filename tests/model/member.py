@@ -1,0 +1,262 @@
+"""A worker of the toy world: the real partition state machine, an arena of toy rows, and what it waits for.
+
+A row is the list of the offsets that it was stepped with, so that an output is right exactly if that list is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stream_gru.errors import FencedError
+from stream_gru.partition import Batch, Checkpoint, Partition, Start
+from stream_gru.stores import Assigned, Write
+from tests.model.store import Assignment, Row, ViolationError, held, knows, load
+
+if TYPE_CHECKING:
+    from tests.model.world import World
+
+CHUNK_ROWS = 1
+IN_FLIGHT = 2
+
+
+@dataclass
+class Owners:
+    """Owner ids that never repeat; or, where rule R1 is broken, that do."""
+
+    name: str
+    repeat: bool = False
+    count: int = 0
+
+    def __call__(self) -> str:
+        self.count += not self.repeat
+        return f"{self.name}{self.count}"
+
+
+@dataclass
+class Member:
+    """Each method below that takes the world is something that may happen to this worker."""
+
+    partition: Partition
+    rows: dict[bytes, Row] = field(default_factory=dict)
+    dirty: set[bytes] = field(default_factory=set)
+    copies: dict[bytes, Row] = field(default_factory=dict)  # of the pending checkpoint
+    sent: int = 0  # writes of it that the store has answered
+    unacked: list[tuple[Batch, tuple[int, ...]]] = field(default_factory=list)
+    stale: list[tuple[Batch, tuple[int, ...]]] = field(default_factory=list)  # of earlier owners
+    reply: tuple[str, Assigned] | None = None  # the late answer to an earlier claim
+    peeked: Assigned | None = None  # what was read before the fence, where rule R10 is broken
+    model: str = "m"
+    refused: bool = False
+
+    def actions(self, world: World, *, named: bool) -> Iterator[tuple[Any, ...]]:
+        """What may happen next; `named`: the group names this worker."""
+        partition, budget, broken = self.partition, world.budget, world.broken
+        if self.refused:
+            return
+        if not partition.active:
+            if named:
+                yield ("assign",)
+                yield from ((how,) for how in ("assign_lost", "assign_late", "reply_late") if budget.get(how))
+            if broken == "R10" and not self.peeked and world.kept:
+                yield ("peek",)
+            return
+        if budget.get("crash"):
+            yield ("crash",)
+        if self.reply:
+            yield ("late_reply",)
+        if partition.settled and partition.position < world.end and partition.in_flight < IN_FLIGHT:
+            yield ("step",)
+        yield from (("ack", i) for i in range(len(self.unacked)))
+        yield from (("stale_ack", i) for i in range(len(self.stale)))
+        pending = partition.pending
+        if (pending is None and (self.dirty or partition.changed)) or (pending and broken == "R3"):
+            yield ("cut",)
+        if pending is not None and partition.may_send(pending):
+            yield ("deliver",)
+            if budget.get("lost"):
+                yield ("lost",)
+            if budget.get("delay"):
+                yield from (("delay", i) for i in range(self.sent, len(pending.writes)))
+        if pending is None and not self.dirty and not partition.changed:
+            yield ("tick",)
+        if (budget.get("slow_commit") or not partition.settled) and partition.commit():
+            yield ("commit",)
+        if budget.get("evict"):
+            yield from (("evict", s) for s in sorted(self.rows) if self._may_evict(s, broken))
+        drained = pending is None and partition.acked == partition.position and not self.dirty
+        if budget.get("reload") and partition.settled and (drained or broken == "R18"):
+            yield ("reload",)
+
+    def _may_evict(self, series: bytes, broken: str) -> bool:
+        clean = series not in self.dirty or broken == "R7"
+        return clean and (series not in self.copies or broken == "R8")
+
+    # -- assignment
+
+    def _claim(self, world: World) -> Assignment:
+        owners = self.partition._new_owner
+        if world.broken == "R1 epoch" and isinstance(owners, Owners):
+            owners.count = int(world.kept.owner.split()[1]) if world.kept else 0
+        return Assignment(self.partition.claim(world.identity), world.identity)
+
+    def assign(self, world: World) -> None:
+        call = self._claim(world)
+        assigned = world.store_assign(call)
+        self._open(world, call.owner, self.peeked or assigned)
+        self.peeked = None
+
+    def peek(self, world: World) -> None:
+        self.peeked = held(world.kept)
+
+    def assign_lost(self, world: World) -> None:
+        world.store_assign(self._claim(world))
+
+    def assign_late(self, world: World) -> None:
+        world.late.append(self._claim(world))
+
+    def reply_late(self, world: World) -> None:
+        call = self._claim(world)
+        self.reply = call.owner, world.store_assign(call)
+
+    def late_reply(self, world: World) -> None:
+        (owner, assigned), self.reply = self.reply or ("", Assigned(None, None)), None
+        try:
+            self._open(world, owner, assigned)
+        except FencedError:
+            return  # as it must be: nothing changes
+
+    def _open(self, world: World, owner: str, assigned: Assigned) -> None:
+        partition = self.partition
+        opening = partition.open(owner, assigned, world.commit, world.log_start, world.end)
+        if opening.checks:
+            partition.verify(owner, {check.offset: world.crc(check.offset) for check in opening.checks})
+        world.opened(opening, rebuilt=opening.start is Start.LOST)
+        self.model = partition.identity.model
+
+    def crash(self, world: World) -> None:
+        self.drop(world)
+        self.rows, self.dirty, self.stale, self.reply = {}, set(), [], None
+
+    def drop(self, world: World) -> None:
+        """Rule R11."""
+        self.partition.drop()
+        self.stale = (self.stale + self.unacked)[-1:] if world.budget.get("stale") else []
+        self.unacked, self.copies, self.sent = [], {}, 0
+        if world.broken != "R11":
+            self.rows, self.dirty = {}, set()
+
+    # -- records
+
+    def step(self, world: World) -> None:
+        partition = self.partition
+        if partition.position < world.log_start:
+            world.skipped(partition.out_of_range(world.topic_id, world.log_start, world.end))
+            return
+        offset = partition.position
+        series = b"%d" % world.log[offset]
+        if series not in self.rows:
+            found = load(world.kept, partition.owner, partition.confirmed_seq, series, world.broken)
+            self.rows[series] = found or Row(-1, (), self.model)
+        world.begun = True
+        batch = partition.begin(np.array([offset]), world.crc(offset))
+        row = self.rows[series]
+        covered = row.offset >= offset and world.broken != "R12"
+        outputs: tuple[int, ...] = ()
+        if not covered:
+            row = self.rows[series] = Row(offset, (*row.history, offset), self.model)
+            self.dirty.add(series)
+            world.check_history(row, "an output")
+        if not covered and not partition.muted(np.array([offset]))[0]:
+            outputs = (offset,)
+        elif offset not in world.done:
+            raise ViolationError(f"guarantee 1: the output of {offset} is left out, but was never acknowledged")
+        partition.stepped(batch)
+        self.unacked.append((batch, outputs))
+        if not outputs:
+            self.ack(world, len(self.unacked) - 1)
+
+    def ack(self, world: World, i: int) -> None:
+        batch, outputs = self.unacked.pop(i)
+        world.published |= set(outputs)
+        self.partition.acknowledged(batch)
+
+    def stale_ack(self, world: World, i: int) -> None:
+        batch, outputs = self.stale.pop(i)
+        world.published |= set(outputs)
+        self.partition.acknowledged(batch)
+
+    def evict(self, world: World, series: bytes) -> None:
+        del self.rows[series]
+        self.dirty.discard(series)
+
+    # -- checkpoints
+
+    def cut(self, world: World) -> None:
+        if self.partition.pending is not None and world.broken == "R3":
+            self.partition.pending = None  # a call is given up, and its number taken for something else
+        checkpoint = self.partition.cut()
+        self.sent, self.copies = 0, {series: self.rows[series] for series in self.dirty}
+        if world.broken != "R5 marks":
+            self.dirty = set()
+        if checkpoint and self.partition.may_send(checkpoint):
+            self._writes(world, checkpoint)
+
+    def _writes(self, world: World, checkpoint: Checkpoint) -> list[Write]:
+        copies = self.copies
+        if world.broken == "R5 copies" and not checkpoint.writes:
+            copies = {series: self.rows.get(series, row) for series, row in copies.items()}
+        series = sorted(copies)
+        rows = [copies[one].encode() for one in series]
+        writes = self.partition.writes(checkpoint, series, rows, CHUNK_ROWS, world.topic_id)
+        if world.recreated and world.topic_id:
+            raise ViolationError("guarantee 5: a checkpoint of a topic that is not the one of the stored state")
+        return writes
+
+    def deliver(self, world: World) -> None:
+        checkpoint = self.partition.pending
+        assert checkpoint is not None
+        writes = self._writes(world, checkpoint)
+        if not world.store_write(writes[self.sent]):
+            raise FencedError
+        self.sent += 1
+        if self.sent < len(writes):
+            return
+        self.partition.confirmed(checkpoint)
+        if world.broken == "R5 marks":
+            self.dirty -= set(self.copies)
+        self.copies, self.sent = {}, 0
+        if not world.budget.get("slow_commit"):
+            self.commit(world)
+
+    def lost(self, world: World) -> None:
+        assert self.partition.pending is not None
+        world.store_write(self._writes(world, self.partition.pending)[self.sent])
+
+    def delay(self, world: World, i: int) -> None:
+        assert self.partition.pending is not None
+        world.late.append(self.partition.pending.writes[i])
+
+    def tick(self, world: World) -> None:
+        """One interval of an idle partition (rule R14)."""
+        known = knows(world.kept, self.partition.owner, self.partition.confirmed_seq)
+        if not known and world.broken != "R14":
+            raise FencedError
+        if not known:
+            raise ViolationError(
+                "guarantee 5: the store lost or gave away the partition, and its owner does not notice"
+            )
+
+    def commit(self, world: World) -> None:
+        if commit := self.partition.commit():
+            world.commit = commit
+            self.partition.committed(commit)
+
+    def reload(self, world: World) -> None:
+        world.waived = True
+        checkpoint = self.partition.reload(replace(self.partition.identity, model="n"))
+        self.rows, self.dirty, self.copies, self.sent, self.model = {}, set(), {}, 0, "n"
+        self._writes(world, checkpoint)
