@@ -49,6 +49,11 @@ class Simulation:
         if wrong:
             raise StreamGruError("this can't be simulated: " + "; ".join(wrong))
 
+    @property
+    def step_ms(self) -> float:
+        """Between two readings of a sensor, on its own clock."""
+        return self.series / self.rate * self.speedup * 1000
+
     def fleet(self, now_ms: int) -> Fleet:
         """The fleet, with its clock set back so far that it reaches the present when the run ends, never passes it.
 
@@ -57,7 +62,7 @@ class Simulation:
         ahead_s = (self.speedup - 1) * (self.duration_s or LONGEST_RUN_S)
         return Fleet(
             self.series,
-            step_ms=self.series / self.rate * self.speedup * 1000,
+            step_ms=self.step_ms,
             start_ms=max(now_ms - max(int(ahead_s * 1000), 0), 0),  # not before 1970
             seed=self.seed,
             anomalies=self.anomalies_per_hour / 3600 / self.rate,

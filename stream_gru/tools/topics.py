@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,6 +119,16 @@ def check(settings: Settings, count: int | None = None) -> list[str]:
     """`problems` of the topics on the broker."""
     with _admin(settings) as admin:
         return problems(settings.topics, _describe(admin, settings.topics), count)
+
+
+def delete(settings: Settings, also: Sequence[str] = (), groups: Sequence[str] = ()) -> None:
+    """Remove the topics of `settings`, some more, and the offsets of some groups; what is not there is no matter."""
+    from kafka.errors import KafkaError
+
+    with _admin(settings) as admin:
+        admin.delete_topics([*(topic.name for topic in wanted(settings.topics, 1)), *also], raise_errors=False)
+        with suppress(KafkaError):  # never joined, or a broker that doesn't know the call
+            admin.delete_groups(list(groups))
 
 
 def partitions(settings: Settings, topic: str) -> int:

@@ -1,0 +1,114 @@
+"""A place to run a worker on: servers, topics of its own, and the worker itself, all gone again at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+from pydantic import SecretStr
+
+from stream_gru import stores
+from stream_gru.settings import Settings, Topics, environment
+from stream_gru.stores import PartitionId
+from stream_gru.tools import topics
+from stream_gru.tools.embedded import HOST, RedisServer, free_port, kafka_server
+from stream_gru.tools.processes import Child, wait_until
+
+PARTITIONS = 4
+RETENTION_HOURS = 0.1  # the embedded broker holds all of it in memory
+START_TIMEOUT_S = 120.0  # torch may have to be read from a cold disk
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Settings with topics and a group of their own, and a worker with them that is ready."""
+
+    settings: Settings
+    worker: Child
+    servers: str  # in words
+
+
+@contextmanager
+def stage(
+    settings: Settings, kafka: str | None, redis: str | None, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Stage]:
+    """Start what is needed; `kafka` (host:port) and `redis` (a URL) take the place of servers started for this alone.
+
+    On servers of one's own the topics, groups and rows are removed at the end. Raises `StreamGruError` when something
+    can't be started.
+    """
+    started = kafka is None and redis is None  # then all of it goes away with the servers
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="stream-gru-demo-", ignore_cleanup_errors=True)))
+        if kafka is None:
+            say("starting a Kafka broker")
+            broker = stack.enter_context(kafka_server(folder / "kafka"))
+            kafka, named = broker.bootstrap_servers, f"{broker.name} Kafka at {broker.bootstrap_servers}"
+        else:
+            named = f"Kafka at {kafka}"
+        if redis is None:
+            say("starting a Redis")
+            redis = stack.enter_context(RedisServer(folder / "redis")).url
+        own = _own(settings, kafka, redis)
+        say("creating topics")
+        if not started:
+            stack.callback(_remove, own)
+        topics.create(own, PARTITIONS, retention_hours=RETENTION_HOURS)
+        say("starting a worker")
+        worker = Child([sys.executable, "-m", "stream_gru", "worker"], folder / "worker.log", environment(own))
+        stack.callback(worker.stop)
+        address = f"http://{HOST}:{own.metrics.port}/ready"
+        wait_until(lambda: _says_ok(address), "the worker becomes ready", START_TIMEOUT_S, worker)
+        yield Stage(own, worker, f"{named}, Redis at {redis.rpartition('@')[2].removeprefix('redis://')}")
+
+
+def _own(settings: Settings, kafka: str, redis: str) -> Settings:
+    """`settings` on these servers, with names that nobody else has."""
+    name = f"stream-gru-demo-{uuid4().hex[:8]}"
+    return settings.model_copy(
+        update={
+            "role": "all",
+            "kafka": settings.kafka.model_copy(update={"bootstrap_servers": kafka, "group_id": name}),
+            "topics": Topics(
+                readings=(f"{name}-readings",),
+                **{topic: f"{name}-{topic}" for topic in Topics.model_fields if topic != "readings"},
+            ),
+            "state": settings.state.model_copy(update={"url": SecretStr(redis)}),
+            "metrics": settings.metrics.model_copy(update={"host": HOST, "port": free_port()}),
+        }
+    )
+
+
+def _says_ok(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:  # noqa: S310 - http to the loopback interface
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _remove(settings: Settings) -> None:
+    """Leave nothing behind on servers that go on."""
+    from stream_gru.agents import changelog_topic, group_id
+
+    topics.delete(settings, [changelog_topic(settings)], [settings.kafka.group_id, group_id(settings)])
+    asyncio.run(_forget(settings))
+
+
+async def _forget(settings: Settings) -> None:
+    state = settings.state
+    store = stores.connect(state.url.get_secret_value(), buckets=state.buckets, timeout_s=state.request_timeout_s)
+    try:
+        await store.open()
+        for partition in range(PARTITIONS):
+            await store.delete(PartitionId(settings.kafka.group_id, settings.topics.readings[0], partition))
+    finally:
+        await store.close()
