@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from stream_gru.errors import StreamGruError
 
@@ -24,7 +27,7 @@ class Child:
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.command, self.log = list(command), log
-        with log.open("ab") as output:
+        with log.open("ab") as output, _undisturbed():
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -33,14 +36,14 @@ class Child:
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,  # Ctrl-C in the terminal reaches us alone, and we stop things in order
             )
-        self.pid = self._process.pid
-        self._watcher = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "watcher", str(self.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+            self.pid = self._process.pid
+            self._watcher = subprocess.Popen(
+                ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "watcher", str(self.pid)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     @property
     def returncode(self) -> int | None:
@@ -89,6 +92,22 @@ class Child:
         self._watcher.wait()
         assert self._watcher.stdin is not None  # noqa: S101 - it was started with a pipe
         self._watcher.stdin.close()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C has to wait: between a child and its watcher it would leave a child that nobody watches."""
+    if threading.current_thread() is not threading.main_thread():  # the others get no signals
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(*came[0])
 
 
 def wait_until(ready: Callable[[], bool], what: str, timeout_s: float, child: Child | None = None) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -130,3 +131,22 @@ def test_waiting_ends_with_what_it_waited_for(tmp_path: Path) -> None:
     assert sleeper.wait(10) == -signal.SIGTERM
     with pytest.raises(StreamGruError, match="the moon: /bin/sleep ended with code -15"):
         wait_until(lambda: False, "the moon", 10, sleeper)
+
+
+def test_ctrl_c_while_a_child_starts_comes_after_its_watcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def popen(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        started.append(real(*args, **kwargs))
+        signal.raise_signal(signal.SIGINT)
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(KeyboardInterrupt):
+        Child(["/bin/sleep", "60"], tmp_path / "log")
+    child, watcher = started
+    assert watcher.stdin is not None
+    watcher.stdin.close()  # as the end of this process would
+    assert child.wait(10) == -signal.SIGKILL
+    watcher.wait(10)
