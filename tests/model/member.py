@@ -151,33 +151,40 @@ class Member:
 
     # -- records
 
-    def step(self, world: World) -> None:
+    def step(self, world: World, records: int = 1) -> None:
+        """One batch."""
         partition = self.partition
         if partition.position < world.log_start:
             world.skipped(partition.out_of_range(world.topic_id, world.log_start, world.end))
             return
-        offset = partition.position
-        series = b"%d" % world.log[offset]
-        if series not in self.rows:
-            found = load(world.kept, partition.owner, partition.confirmed_seq, series, world.broken)
-            self.rows[series] = found or Row(-1, (), self.model)
+        offsets = [o for o in range(partition.position, world.end) if world.log[o] is not None][:records]
+        if not offsets:
+            partition.advance(world.end)
+            return
+        series = {offset: world.series(offset) for offset in offsets}
+        for one in set(series.values()) - set(self.rows):
+            found = load(world.kept, partition.owner, partition.confirmed_seq, one, world.broken)
+            self.rows[one] = found or Row(-1, (), self.model)
         world.begun = True
-        batch = partition.begin(np.array([offset]), world.crc(offset))
-        row = self.rows[series]
-        covered = row.offset >= offset and world.broken != "R12"
-        outputs: tuple[int, ...] = ()
-        if not covered:
-            row = self.rows[series] = Row(offset, (*row.history, offset), self.model)
-            self.dirty.add(series)
-            world.check_history(row, "an output")
-        if not covered and not partition.muted(np.array([offset]))[0]:
-            outputs = (offset,)
-        elif offset not in world.done:
-            raise ViolationError(f"guarantee 1: the output of {offset} is left out, but was never acknowledged")
+        batch = partition.begin(np.array(offsets), world.crc(offsets[-1]))
+        muted = partition.muted(np.array(offsets))
+        outputs = [o for o, mute in zip(offsets, muted, strict=True) if self._apply(world, series[o], o) and not mute]
+        if left_out := set(offsets) - set(outputs) - world.done:
+            raise ViolationError(f"guarantee 1: outputs of {left_out} are left out, but were never acknowledged")
         partition.stepped(batch)
-        self.unacked.append((batch, outputs))
+        self.unacked.append((batch, tuple(outputs)))
         if not outputs:
             self.ack(world, len(self.unacked) - 1)
+
+    def _apply(self, world: World, series: bytes, offset: int) -> bool:
+        """Step a row with a record; False where the row reflects it already (rule R12)."""
+        row = self.rows[series]
+        if row.offset >= offset and world.broken != "R12":
+            return False
+        self.rows[series] = row = Row(offset, (*row.history, offset), self.model)
+        self.dirty.add(series)
+        world.check_history(row, "an output")
+        return True
 
     def ack(self, world: World, i: int) -> None:
         batch, outputs = self.unacked.pop(i)

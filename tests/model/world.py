@@ -26,7 +26,7 @@ Action = tuple[Any, ...]
 class World:
     """One partition, everything that touches it, and how much trouble is still to come."""
 
-    log: tuple[int, ...]  # the series of each record
+    log: tuple[int | None, ...]  # the series of each record; None: compaction took it
     budget: dict[str, int]
     partition_class: type[Partition] = Partition
     broken: str = ""
@@ -47,6 +47,7 @@ class World:
     members: list[Member] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.holes = frozenset(o for o, series in enumerate(self.log) if series is None)
         policy = Policy(start=self.start_at)  # type: ignore[arg-type]  # one of its two words
         for name in "AB":
             owners = Owners(name if self.broken != "R1 epoch" else "epoch ", self.broken == "R1 constant")
@@ -60,7 +61,7 @@ class World:
     @property
     def done(self) -> frozenset[int]:
         """Offsets that need no output any more."""
-        return self.published | self.gaps | set(range(self.below_first))
+        return self.published | self.gaps | self.holes | set(range(self.below_first))
 
     @property
     def finished(self) -> bool:
@@ -74,7 +75,12 @@ class World:
 
     def crc(self, offset: int) -> int | None:
         """Of the record at that offset, if there is one."""
-        return record_crc(None, b"%d" % self.log[offset]) if self.log_start <= offset < self.end else None
+        there = self.log_start <= offset < self.end and offset not in self.holes
+        return record_crc(None, self.series(offset)) if there else None
+
+    def series(self, offset: int) -> bytes:
+        """Of the record at that offset."""
+        return str(self.log[offset]).encode()
 
     # -- what may happen, and what happens
 
@@ -152,7 +158,7 @@ class World:
         """The topic is deleted and made again, with other records."""
         self.recreated = True
         self.topic_id = self.topic_id and "U"
-        self.log = tuple(10 + series for series in self.log)
+        self.log = tuple(None if series is None else 10 + series for series in self.log)
 
     def store_assign(self, call: Assignment) -> Assigned:
         """Rule R1."""
@@ -201,7 +207,9 @@ class World:
             return
         rows = {series: decode(row) for series, row in self.kept.rows}
         for offset, number in enumerate(self.log):
-            row = rows.get(b"%d" % number)
+            if number is None:
+                continue
+            row = rows.get(self.series(offset))
             covered = row is not None and row.offset >= offset
             below = self.kept.offset is not None and self.kept.offset > offset
             if (covered or below) and offset not in self.done:
