@@ -36,6 +36,11 @@ class Kafka(Section):
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="comma-separated host:port")
     group_id: str = Field("stream-gru", min_length=1, max_length=200, pattern=r"^[a-zA-Z0-9._-]+$")
+    group_instance_id: str | None = Field(
+        None,
+        pattern=r"^[a-zA-Z0-9._-]{1,200}$",
+        description="static membership: a restart within the session moves nothing",
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: str | None = None

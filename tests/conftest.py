@@ -65,8 +65,9 @@ def make_settings(kafka: KafkaServer, redis_url: str) -> Callable[[int], Setting
                 bootstrap_servers=kafka.bootstrap_servers,
                 group_id=f"group-{unique}",
                 session_timeout_s=6,
-                # The embedded broker waits so long for a member that died; Apache Kafka gives up after the session.
-                rebalance_timeout_s=6,
+                # The embedded broker waits so long for a member that died, and the sessions of those that wait with it
+                # run on meanwhile; Apache Kafka gives up on the dead one when its session ends.
+                rebalance_timeout_s=3,
             ),
             topics=Topics(
                 readings=(f"readings-{unique}",),

@@ -42,8 +42,11 @@ class Crew:
     workers: dict[str, Child] = field(default_factory=dict)
 
     def start(self, name: str) -> Child:
-        """Start or start again the worker of this name."""
-        scorer = self.settings.model_copy(update={"role": "scorer"})
+        """Start or start again the worker of this name; with static membership, as the same member."""
+        kafka = self.settings.kafka
+        if kafka.group_instance_id:
+            kafka = kafka.model_copy(update={"group_instance_id": f"{kafka.group_instance_id}-{name}"})
+        scorer = self.settings.model_copy(update={"role": "scorer", "kafka": kafka})
         command = [sys.executable, "-m", "stream_gru", "worker"]
         self.workers[name] = Child(command, self.folder / f"{name}.log", environment(scorer))
         return self.workers[name]

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import SecretStr
 
 from stream_gru.batch import Readings
 from stream_gru.errors import StreamGruError
@@ -106,7 +107,7 @@ def _settings(brokers: str, url: str, bundle: Path | None) -> Settings:
         role="scorer",
         kafka=Kafka(bootstrap_servers=brokers, group_id=f"bench-{unique}"),
         topics=Topics(readings=(f"bench-{unique}-readings",), **names),
-        state=State(url=url),  # type: ignore[arg-type]  # pydantic makes the secret of it
+        state=State(url=SecretStr(url)),
         metrics=Metrics(port=embedded.free_port()),
         model=Model(bundle=bundle),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -27,16 +28,18 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-for _command in (serve.worker, simulate.simulate, replay.replay, tail.tail):
-    app.command(_command.__name__)(_command)
-
-for _name, _help, _commands in (
+_COMMANDS: tuple[Callable[..., None], ...] = (serve.worker, simulate.simulate, replay.replay, tail.tail)
+_GROUPS: tuple[tuple[str, str, tuple[Callable[..., None], ...]], ...] = (
     ("config", "Show or check the settings: file, environment and flags together.", (config.show, config.check)),
     ("topics", "Make the topics that a deployment needs, or check them.", (topics.create, topics.check)),
     ("state", "The state in the store.", (state.reset,)),
     ("command", "Ask running workers.", (command.reset, command.reload, command.report)),
     ("bench", "Measure, beside yardsticks of the same run.", (bench.throughput,)),
-):
+)
+
+for _command in _COMMANDS:
+    app.command(_command.__name__)(_command)
+for _name, _help, _commands in _GROUPS:
     _group = typer.Typer(help=_help, no_args_is_help=True)
     for _command in _commands:
         _group.command(_command.__name__)(_command)

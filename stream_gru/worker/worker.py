@@ -83,6 +83,7 @@ class Worker:
         consumer = AIOKafkaConsumer(
             **aiokafka_options(settings.kafka),
             group_id=settings.kafka.group_id,
+            group_instance_id=settings.kafka.group_instance_id,
             auto_offset_reset="none",
             enable_auto_commit=False,
             isolation_level="read_committed",

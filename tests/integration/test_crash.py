@@ -7,11 +7,13 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from stream_gru.settings import Settings
+from stream_gru.tools.embedded import ApacheKafka, KafkaServer
 from tests.harness import Load, check, crew, drained, stored_offsets
 
 PARTITIONS = 6
@@ -24,36 +26,53 @@ def loaded(make_settings: Callable[[int], Settings]) -> Settings:
     return make_settings(PARTITIONS)
 
 
-async def _survives_kills(settings: Settings, folder: Path, kills: int, every_s: float, rate: int) -> None:
+@pytest.fixture
+def mortal(kafka: KafkaServer, loaded: Settings) -> Settings:
+    """For workers that die: on the embedded broker, whose groups never bury a dead leader, they are static members."""
+    if isinstance(kafka, ApacheKafka):
+        return loaded
+    return loaded.model_copy(update={"kafka": loaded.kafka.model_copy(update={"group_instance_id": "test"})})
+
+
+@dataclass(frozen=True)
+class Storm:
+    kills: int
+    every_s: float
+    rate: int
+
+
+async def _survives(settings: Settings, folder: Path, storm: Storm) -> None:
     load, chance = Load(settings, SERIES), random.Random(7)
     with crew(settings, folder, "a", "b") as workers:
         await load.send(2 * SERIES)
-        await drained(settings, workers.workers["a"])  # both have started
-        sending = asyncio.create_task(load.send(int(kills * every_s * rate), rate))
-        for n in range(kills):
-            await asyncio.sleep(every_s * chance.uniform(0.5, 1.0))
+        await drained(settings, workers.workers["a"])  # all have started
+        sending = asyncio.create_task(load.send(int(storm.kills * storm.every_s * storm.rate), storm.rate))
+        for n in range(storm.kills):
+            await asyncio.sleep(storm.every_s * chance.uniform(0.5, 1.0))
             victim = "ab"[n % 2]
             assert workers.workers[victim].kill() == -signal.SIGKILL
             workers.start(victim)
         await sending
         await drained(settings, workers.workers["a"], 90)
-        assert workers.stop() == {"a": 0, "b": 0}
+        assert set(workers.stop().values()) == {0}
     checked = await check(settings)
     assert checked.inputs == load.sent
-    print(f"{kills} kills: {checked}")  # noqa: T201 - the figures of a chaos run are worth reading
+    print(f"{storm.kills} kills: {checked}")  # noqa: T201 - the figures of a chaos run are worth reading
 
 
-async def test_three_kills_under_load(loaded: Settings, tmp_path: Path) -> None:
-    await _survives_kills(loaded, tmp_path, kills=3, every_s=4, rate=2500)
+async def test_three_kills_under_load(mortal: Settings, tmp_path: Path) -> None:
+    await _survives(mortal, tmp_path, Storm(kills=3, every_s=4, rate=2500))
 
 
 @pytest.mark.chaos
-async def test_thirty_kills_under_load(loaded: Settings, tmp_path: Path) -> None:
-    await _survives_kills(loaded, tmp_path, kills=KILLS, every_s=6, rate=2000)
+async def test_thirty_kills_under_load(mortal: Settings, tmp_path: Path) -> None:
+    await _survives(mortal, tmp_path, Storm(KILLS, every_s=6, rate=2000))
 
 
-async def test_a_zombie_is_fenced(loaded: Settings, tmp_path: Path) -> None:
+async def test_a_zombie_is_fenced(kafka: KafkaServer, loaded: Settings, tmp_path: Path) -> None:
     """A worker is stopped past its session and wakes up believing that it still owns its partitions."""
+    if not isinstance(kafka, ApacheKafka):
+        pytest.skip("the embedded broker's groups never give a frozen member's partitions away; set KAFKA_HOME")
     load = Load(loaded, SERIES)
     with crew(loaded, tmp_path, "a", "b") as workers:
         await load.send(2 * SERIES)
@@ -61,7 +80,8 @@ async def test_a_zombie_is_fenced(loaded: Settings, tmp_path: Path) -> None:
         sending = asyncio.create_task(load.send(30_000, 1500))
         await asyncio.sleep(3)
         os.killpg(workers.workers["a"].pid, signal.SIGSTOP)
-        await asyncio.sleep(loaded.kafka.session_timeout_s + 5)
+        await asyncio.sleep(loaded.kafka.session_timeout_s + 2)
+        await asyncio.sleep(5)
         before = await stored_offsets(loaded)
         os.killpg(workers.workers["a"].pid, signal.SIGCONT)
         await sending
