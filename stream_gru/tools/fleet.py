@@ -138,7 +138,7 @@ class Fleet:
         """(ticks, S) values and which of them belong to an anomaly."""
         traits = self._traits
         noise = self._remember(self._noise, self._near, _NOISE_MEMORY, len(timestamp)) * traits.noise
-        value = traits.expected(timestamp, self.start_ms)
+        value = traits.expected(timestamp - self.start_ms)
         value += self._remember(self._drift, self._far, _DRIFT_MEMORY, len(timestamp)) * (_DRIFT_SIZE * traits.noise)
         anomalous = np.zeros(value.shape, dtype=bool)
         for a in self._active:
@@ -240,11 +240,14 @@ class _Traits:
     noise: Floats
     scale: Floats  # how far a reading usually lies from the one before
 
-    def expected(self, timestamp: Ints, start_ms: int) -> Floats:
-        """(ticks, S) without noise. The angle is that of the tick's first sensor; phases differ anyway."""
-        angles = 2 * np.pi * timestamp[:, :1] / np.array([DAY_MS, DAY_MS / 2, WEEK_MS])
+    def expected(self, age_ms: Ints) -> Floats:
+        """(ticks, S) without noise. The angle is that of the tick's first sensor; phases differ anyway.
+
+        Time counts from the start of the fleet, so that a seed gives the same values whenever it is run.
+        """
+        angles = 2 * np.pi * age_ms[:, :1] / np.array([DAY_MS, DAY_MS / 2, WEEK_MS])
         value: Floats = np.hstack([np.sin(angles), np.cos(angles)]) @ self.cycles
-        value += self.level + self.slope * (timestamp - start_ms)
+        value += self.level + self.slope * age_ms
         return value
 
 

@@ -23,7 +23,7 @@ from stream_gru.tools.embedded import HOST, RedisServer, free_port, kafka_server
 from stream_gru.tools.processes import Child, wait_until
 
 PARTITIONS = 4
-RETENTION_HOURS = 0.1  # the embedded broker holds all of it in memory
+RETENTION_HOURS = 0.03  # the embedded broker holds all of it in memory, and a little more before it cleans up
 START_TIMEOUT_S = 120.0  # torch may have to be read from a cold disk
 
 

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,12 @@ from stream_gru.cli.tail import tail
 from stream_gru.cli.topics import check
 from stream_gru.dead_letters import Reason
 from stream_gru.errors import BrokerError, SettingsError
-from stream_gru.settings import Input, Kafka, Settings
+from stream_gru.settings import Input, Kafka, Settings, environment
 from stream_gru.tools import tail as reading
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.feed import Feed
 from stream_gru.tools.fleet import Label
+from stream_gru.tools.processes import wait_until
 from stream_gru.tools.simulate import Simulation
 from stream_gru.tools.simulate import simulate as send
 
@@ -228,3 +233,23 @@ async def test_tail_follows_what_is_new_only(settings: Settings) -> None:
 def test_the_check_command_exits_with_1(settings: Settings) -> None:
     assert command(check, settings).exit_code == 0
     assert command(check, settings, "--partitions", 5).exit_code == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_simulation_is_ended_by_a_signal(settings: Settings, number: signal.Signals) -> None:
+    program = "import typer; from stream_gru.cli.simulate import simulate; typer.run(simulate)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "--series", "10"],
+        env={**os.environ, **environment(settings)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as simulation:
+        wait_until(
+            lambda: bool(asyncio.run(records(settings, settings.topics.readings[0]))), "the first readings arrive", 30
+        )
+        simulation.send_signal(number)
+        _, printed = simulation.communicate(timeout=30)
+    assert simulation.returncode == 0
+    assert "readings in" in printed
+    assert "Traceback" not in printed
+    assert int(printed.splitlines()[-1].split()[0]) <= len(asyncio.run(records(settings, settings.topics.readings[0])))
