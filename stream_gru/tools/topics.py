@@ -44,7 +44,6 @@ class Found:
 
     partitions: int
     leaderless: Sequence[int] = ()
-    replication_factor: int = 1
     configs: Mapping[str, str] = field(default_factory=dict)  # empty where the broker does not tell
 
 
@@ -180,7 +179,6 @@ def _describe(admin: Any, topics: Topics) -> dict[str, Found]:
         name: Found(
             partitions=len(partitions),
             leaderless=[p["partition_index"] for p in partitions if p["error_code"] or p["leader_id"] < 0],
-            replication_factor=min((len(p["replica_nodes"]) for p in partitions), default=0),
             configs={key: entry["value"] for key, entry in configs.get(name, {}).items()},
         )
         for name, partitions in there.items()
