@@ -1,0 +1,454 @@
+"""Traces that break simpler protocols, on a real Redis that is killed, restored, emptied and delayed under the store.
+
+A partition and a store do the work; the log and its outputs are toys: an output is the list of the offsets that its row
+was made of, so that it is right exactly if that list is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+import redis
+
+from stream_gru import stores
+from stream_gru.errors import FencedError, StoreUnavailableError
+from stream_gru.partition import Checkpoint, Commit, Partition, Start
+from stream_gru.stores import Identity, Outcome, PartitionId, Store, Write
+from stream_gru.tools.embedded import RedisServer
+from tests.model.store import Row, decode
+
+ID = PartitionId("group", "readings", 0)
+IDENTITY = Identity(topic_id="T", partitions=1, buckets=16, model="m", row="1")
+LOG = [b"a", b"b", b"c", b"d", b"a", b"b", b"e", b"a", b"c", b"f", b"a", b"e"]
+OK, FENCED = Outcome.OK, Outcome.FENCED
+T = TypeVar("T")
+
+
+@dataclass
+class Kafka:
+    """A log, the outputs that were acknowledged, and the group's commit."""
+
+    outputs: dict[int, set[tuple[int, ...]]] = field(default_factory=lambda: defaultdict(set))
+    commit: Commit | None = None
+
+    @staticmethod
+    def right(offset: int) -> tuple[int, ...]:
+        """What a row must be made of."""
+        return tuple(o for o in range(offset + 1) if LOG[o] == LOG[offset])
+
+
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """A restarted Redis has closed its connections: the same call again, until it is answered."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                return await call()
+
+
+class Worker:
+    """A partition, an arena of toy rows, and a store."""
+
+    def __init__(self, kafka: Kafka, store: Store) -> None:
+        self.kafka, self.store, self.partition = kafka, store, Partition(ID)
+        self.rows: dict[bytes, Row] = {}
+        self.dirty: set[bytes] = set()
+
+    async def take(self) -> Start:
+        """Claim, open, restore, settle."""
+        partition = self.partition
+        owner = partition.claim(IDENTITY)
+        self.rows, self.dirty = {}, set()
+        assigned = await self.store.assign(ID, owner, IDENTITY)
+        opening = partition.open(owner, assigned, self.kafka.commit, 0, len(LOG))
+        async for some in self.store.restore(ID, owner, partition.confirmed_seq):
+            self.rows |= {series: decode(row) for series, row in some}
+        if partition.changed:
+            await self.checkpoint()
+        self.commit()
+        assert partition.settled
+        return opening.start
+
+    async def run(self, records: int) -> None:
+        """Step that many records and have their outputs acknowledged."""
+        partition = self.partition
+        offsets = np.arange(partition.position, partition.position + records)
+        assert partition.owner is not None
+        wanted = sorted({LOG[offset] for offset in offsets} - set(self.rows))
+        owner, seq = partition.owner, partition.confirmed_seq
+        loaded = await patiently(lambda: self.store.load(ID, owner, seq, wanted))
+        self.rows |= {one: decode(row) if row else Row(-1, (), "m") for one, row in zip(wanted, loaded, strict=True)}
+        batch = partition.begin(offsets)
+        for offset, mute in zip(offsets.tolist(), partition.muted(offsets), strict=True):
+            row = self.rows[LOG[offset]]
+            if row.offset < offset:
+                row = self.rows[LOG[offset]] = Row(offset, (*row.history, offset), "m")
+                self.dirty.add(LOG[offset])
+                if not mute:
+                    self.kafka.outputs[offset].add(row.history)
+        partition.stepped(batch)
+        partition.acknowledged(batch)
+
+    def cut(self) -> tuple[Checkpoint, list[Write]]:
+        """A checkpoint of now, in chunks of two rows."""
+        checkpoint = self.partition.cut()
+        assert checkpoint is not None
+        series = sorted(self.dirty)
+        self.dirty = set()
+        return checkpoint, self.partition.writes(checkpoint, series, [self.rows[s].encode() for s in series], 2, "T")
+
+    async def checkpoint(self) -> Outcome:
+        """Cut, write until the store answers, confirm, commit."""
+        checkpoint, writes = self.cut()
+        outcome = await patiently(lambda: self.store.write(ID, writes))
+        if outcome is OK:
+            self.partition.confirmed(checkpoint)
+            self.commit()
+        else:
+            self.partition.drop()
+        return outcome
+
+    def commit(self) -> None:
+        if commit := self.partition.commit():
+            self.kafka.commit = commit
+            self.partition.committed(commit)
+
+    async def finish(self) -> None:
+        """To the end of the log; then everything must be as if nothing had happened."""
+        await self.run(len(LOG) - self.partition.position)
+        assert await self.checkpoint() is OK
+        assert {offset: {Kafka.right(offset)} for offset in range(len(LOG))} == self.kafka.outputs
+        assert (await self.take(), self.partition.position) == (Start.RESUMED, len(LOG))
+        last = {series: offset for offset, series in enumerate(LOG)}
+        assert self.rows == {series: Row(offset, Kafka.right(offset), "m") for series, offset in last.items()}
+
+
+class TimeMachine:
+    """A Redis that writes everything to disk at once and can be brought back to what it was."""
+
+    def __init__(self, server: RedisServer, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.url = server.url
+
+    def remember(self) -> Path:
+        """Its files as they are now."""
+        copy = self.folder / str(len(list(self.folder.iterdir())))
+        shutil.copytree(self.server.directory, copy, ignore=shutil.ignore_patterns("*.log"))
+        return copy
+
+    def go_back(self, to: Path) -> None:
+        """Crash, and come up again as it was."""
+        self.server.kill()
+        for entry in self.server.directory.iterdir():
+            if entry.suffix != ".log":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.copytree(to, self.server.directory, dirs_exist_ok=True)
+        self.server.start()
+
+    @staticmethod
+    def tail(of: Path) -> Path:
+        """The append-only file that was written last, in either layout (one file, or several since Redis 7)."""
+        found = [file for file in of.rglob("*.aof") if not file.name.endswith(".base.aof")]
+        return max(found, key=lambda file: file.stat().st_size)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[TimeMachine]:
+    (tmp_path / "copies").mkdir()
+    server = RedisServer(tmp_path / "redis")
+    if not server.binary:
+        pytest.skip("needs a redis-server with an append-only file")
+    with server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("appendfsync", "always")
+        yield TimeMachine(server, tmp_path / "copies")
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[[str], Store]]:
+    opened: list[Store] = []
+
+    def to(url: str) -> Store:
+        opened.append(stores.connect(url, buckets=16, timeout_s=0.5))
+        return opened[-1]
+
+    yield to
+    for store in opened:
+        await store.close()
+
+
+async def test_a_store_that_loses_the_first_chunk_refuses_the_second(
+    machine: TimeMachine, connect: Callable[[str], Store]
+) -> None:
+    """Trace A: Redis loses its last second between two chunks of one checkpoint."""
+    worker = Worker(Kafka(), connect(machine.url))
+    assert await patiently(worker.take) is Start.FIRST
+    await worker.run(4)
+    assert await worker.checkpoint() is OK
+    before = machine.remember()
+    await worker.run(5)
+    _, writes = worker.cut()
+    assert len(writes) > 1
+    assert await worker.store.write(ID, writes[:1]) is OK
+    machine.go_back(before)
+    assert await patiently(lambda: worker.store.write(ID, writes[1:])) is FENCED
+    worker.partition.drop()
+    assert await patiently(worker.take) is Start.RESUMED
+    assert worker.partition.position == 4
+    await worker.finish()
+
+
+async def test_an_append_only_file_that_ends_anywhere_holds_no_half_of_a_write(
+    machine: TimeMachine, connect: Callable[[str], Store]
+) -> None:
+    """Trace A again: the last second ends within a write."""
+    worker = Worker(Kafka(), connect(machine.url))
+    await worker.take()
+    await worker.run(4)
+    assert await worker.checkpoint() is OK
+    short = machine.tail(machine.remember()).stat().st_size
+    await worker.run(5)
+    assert await worker.checkpoint() is OK
+    whole = machine.remember()
+    size = machine.tail(whole).stat().st_size
+    data = machine.tail(whole).read_bytes()
+    for end in np.linspace(short + 1, size - 1, 6, dtype=int).tolist():
+        machine.tail(whole).write_bytes(data[:end])
+        machine.go_back(whole)
+        after = Worker(worker.kafka, connect(machine.url))
+        assert await after.take() is Start.RESUMED
+        assert after.partition.position == 4
+        for row in after.rows.values():
+            assert row.history == Kafka.right(row.offset)
+        await after.finish()
+
+
+class Delays:
+    """A TCP proxy that can hold back what comes from the client, and deliver it after the client has given up."""
+
+    def __init__(self, port: int) -> None:
+        self.upstream = port
+        self.holding = False
+        self.held: list[tuple[asyncio.StreamWriter, bytes]] = []
+        self.writers: list[asyncio.StreamWriter] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Delays:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for writer in self.writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in self.writers), return_exceptions=True)
+
+    async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        replies, forward = await asyncio.open_connection("127.0.0.1", self.upstream)
+        self.writers += [back, forward]
+        self.tasks += [
+            asyncio.create_task(self._copy(client, forward, may_hold=True)),
+            asyncio.create_task(self._copy(replies, back, may_hold=False)),
+        ]
+
+    async def _copy(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, *, may_hold: bool) -> None:
+        while data := await source.read(1 << 16):
+            if may_hold and self.holding:
+                self.held.append((to, data))
+            else:
+                to.write(data)
+
+    async def release(self) -> None:
+        """What was held back arrives now, and has been executed when this returns."""
+        self.holding = False
+        for connection, data in self.held:
+            connection.write(data)
+            await connection.drain()
+        self.held.clear()
+
+
+async def executed(client: redis.Redis, before: int) -> None:
+    """Wait until Redis has run one more script."""
+    async with asyncio.timeout(5):
+        while scripts(client) == before:  # noqa: ASYNC110 - it is another process that does it
+            await asyncio.sleep(0.005)
+
+
+def scripts(client: redis.Redis) -> int:
+    calls: dict[str, int] = client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})
+    return calls["calls"]
+
+
+@pytest.fixture
+async def delays(machine: TimeMachine) -> AsyncIterator[Delays]:
+    async with Delays(machine.server.port) as proxy:
+        yield proxy
+
+
+async def delayed(delays: Delays, call: Callable[[], Awaitable[object]]) -> None:
+    """Make a call that is held back until its caller gives up."""
+    delays.holding = True
+    with pytest.raises(StoreUnavailableError):
+        await call()
+    delays.holding = False
+
+
+async def test_a_chunk_that_arrives_after_the_next_checkpoint_writes_nothing(
+    machine: TimeMachine, delays: Delays, connect: Callable[[str], Store]
+) -> None:
+    """Trace B."""
+    worker = Worker(Kafka(), connect(delays.url))
+    await worker.take()
+    await worker.run(4)
+    checkpoint, writes = worker.cut()
+    await delayed(delays, lambda: worker.store.write(ID, writes))
+    assert await worker.store.write(ID, writes) is OK
+    assert worker.partition.confirmed(checkpoint)
+    await worker.run(5)
+    assert await worker.checkpoint() is OK
+    await late_calls_change_nothing(machine, delays)
+    assert await worker.store.probe(ID, worker.partition.owner or "", worker.partition.confirmed_seq) is OK
+    await worker.finish()
+
+
+async def test_a_chunk_of_an_earlier_owner_writes_nothing(
+    machine: TimeMachine, delays: Delays, connect: Callable[[str], Store]
+) -> None:
+    """Trace C: the worker that made the call is gone; its successor began with the same numbers."""
+    kafka = Kafka()
+    first = Worker(kafka, connect(delays.url))
+    await first.take()
+    await first.run(4)
+    _, writes = first.cut()
+    await delayed(delays, lambda: first.store.write(ID, writes))
+    second = Worker(kafka, connect(machine.url))
+    await second.take()
+    await second.run(9)
+    assert await second.checkpoint() is OK
+    await late_calls_change_nothing(machine, delays)
+    assert await first.store.write(ID, writes) is FENCED
+    await second.finish()
+
+
+async def late_calls_change_nothing(machine: TimeMachine, delays: Delays) -> None:
+    with redis.Redis.from_url(machine.url) as client:
+        held = {key: client.hgetall(key) for key in sorted(client.keys())}
+        before = scripts(client)
+        assert delays.held
+        await delays.release()
+        await executed(client, before)
+        assert {key: client.hgetall(key) for key in sorted(client.keys())} == held
+
+
+async def test_an_assignment_that_arrives_late_fences_and_nothing_more(
+    machine: TimeMachine, delays: Delays, connect: Callable[[str], Store]
+) -> None:
+    """Trace C of an assignment: the attempt after it has its own owner."""
+    worker = Worker(Kafka(), connect(delays.url))
+    await worker.take()
+    await worker.run(4)
+    assert await worker.checkpoint() is OK
+    await worker.store.load(ID, worker.partition.owner or "", 0, [b"a"])
+    await delayed(delays, worker.take)
+    await worker.take()
+    await worker.run(3)
+    with redis.Redis.from_url(machine.url) as client:
+        before = scripts(client)
+        await delays.release()
+        await executed(client, before)
+    assert await worker.checkpoint() is FENCED
+    assert await patiently(worker.take) is Start.RESUMED
+    await worker.finish()
+
+
+@pytest.mark.parametrize("writes_first", ["the one before", "the one after"])
+async def test_a_store_that_goes_back_to_before_an_assignment_has_one_owner(
+    machine: TimeMachine, connect: Callable[[str], Store], writes_first: str
+) -> None:
+    """Trace D: both workers live."""
+    kafka = Kafka()
+    one, two = Worker(kafka, connect(machine.url)), Worker(kafka, connect(machine.url))
+    await one.take()
+    await one.run(4)
+    assert await one.checkpoint() is OK
+    before = machine.remember()
+    assert await patiently(two.take) is Start.RESUMED
+    await two.run(3)
+    assert await two.checkpoint() is OK
+    machine.go_back(before)
+    await one.run(2)  # of series that it holds in memory
+    await two.run(2)
+    if writes_first == "the one before":
+        assert await one.checkpoint() is OK
+        assert await two.checkpoint() is FENCED
+    else:
+        assert await two.checkpoint() is FENCED
+        assert await one.checkpoint() is OK
+    assert await patiently(two.take) is Start.RESUMED  # the group still names it
+    assert await one.checkpoint() is FENCED
+    await two.finish()
+
+
+async def test_an_evicted_row_that_a_store_forgot_is_no_new_series(
+    machine: TimeMachine, connect: Callable[[str], Store]
+) -> None:
+    """Trace E."""
+    worker = Worker(Kafka(), connect(machine.url))
+    await worker.take()
+    before = machine.remember()
+    await worker.run(4)
+    assert await worker.checkpoint() is OK
+    del worker.rows[b"a"]  # clean and confirmed, so it may be evicted
+    machine.go_back(before)
+    with pytest.raises(FencedError):
+        await worker.run(1)
+    worker.partition.drop()
+    assert await patiently(worker.take) is Start.RESUMED
+    assert worker.partition.position == 0
+    await worker.finish()
+
+
+async def test_an_emptied_store_is_noticed_under_load(machine: TimeMachine, connect: Callable[[str], Store]) -> None:
+    """Trace F: the next checkpoint is refused, and what comes after is no first start."""
+    worker = Worker(Kafka(), connect(machine.url))
+    await worker.take()
+    await worker.run(4)
+    assert await worker.checkpoint() is OK
+    await worker.run(5)
+    flush(machine)
+    assert await worker.checkpoint() is FENCED
+    assert await patiently(worker.take) is Start.LOST
+    assert worker.partition.position == 0
+    assert worker.partition.mute_below == 4
+    await worker.finish()
+
+
+async def test_an_emptied_store_is_noticed_when_idle(machine: TimeMachine, connect: Callable[[str], Store]) -> None:
+    """Trace F: by the next probe."""
+    worker = Worker(Kafka(), connect(machine.url))
+    await worker.take()
+    await worker.run(4)
+    assert await worker.checkpoint() is OK
+    owner, seq = worker.partition.owner or "", worker.partition.confirmed_seq
+    assert await worker.store.probe(ID, owner, seq) is OK
+    flush(machine)
+    assert await worker.store.probe(ID, owner, seq) is FENCED
+    assert await patiently(worker.take) is Start.LOST
+    await worker.finish()
+
+
+def flush(machine: TimeMachine) -> None:
+    with redis.Redis.from_url(machine.url) as client:
+        client.flushall()
