@@ -23,11 +23,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_plain_connection_says_nothing_of_tls_or_passwords() -> None:
-    options = aiokafka_options(Kafka(bootstrap_servers="a:1,b:2", request_timeout_s=2.5))
+    options = aiokafka_options(Kafka(bootstrap_servers="a:1,b:2", request_timeout_s=42.5))
     assert options == {
         "bootstrap_servers": "a:1,b:2",
         "client_id": "stream-gru",
-        "request_timeout_ms": 2500,
+        "request_timeout_ms": 42_500,
         "security_protocol": "PLAINTEXT",
     }
 
