@@ -15,42 +15,89 @@ from torch import Tensor
 
 from stream_gru.batch import Bools, Floats
 
-CHANNELS = 3  # |one-step residual|, |residual at the horizon|, |its running mean|
-FIELDS = {"drift": 1, "typical": CHANNELS, "record": CHANNELS}
+_WATCHED = ("near", "far", "drift", "quiet", "noisy")
+FIELDS = {"drift": 1, "typical": len(_WATCHED), "record": len(_WATCHED)}
 
+# A channel counts 1 where it reaches its level: so many times its mean, and never less than its record with a margin.
 _DRIFT = 0.1  # rate of the running mean of the far residual
+_MEANS = (6.0, 6.0, 6.0, 3.0, 3.0)
+_ADDED = (0.0, 0.0, 0.0, 2.0, 1.0)  # quiet and noisy are logarithms: steps that nobody would notice
+_MARGIN = 1.4
+_TAIL, _TAIL_FROM, _MARGIN_MOST = 0.14, 4.0, 3.0  # the margin grows with record / mean, more in heavy tails
+_YOUNG = 48.0  # levels are (1 + _YOUNG / readings) times as high: a short past has no great records
+
 _TYPICAL = 1 / 3000  # rate of the channels' means
 _DECAY = 1 / 13_000  # a record's way back to the mean, a reading
-_MEANS = 6.0  # a channel at so many times its mean counts 1 ...
-_MARGIN = 1.5  # ... but never below so many times its record
-_HABIT = 0.25  # share of an anomalous excess that the record takes over
+_LEARNING = 64  # readings, from which on a record follows slowly where the channel is smooth or the reading anomalous:
+_GROWTH = (0.04, 0.04, 0.02, 0.02, 0.02)  # by this share of itself
+_CATCH_UP = (0.02, 0.02, 0.01, 0.01, 0.01)  # or, if that is more, of what it lacks
+_SMOOTH = (0.0, 0.0, 1.0, 1.0, 1.0)  # channels that creep up on their record, reading by reading
+
 _POWER = 4  # channels, and features, are combined by this norm: close to the largest, but they add up
-_LARGEST = 1e6
+_LARGEST = 1e6  # score of one channel
+_HUGE = 1e37  # value of one channel
 
 
 class Detector(NamedTuple):
     """The part of the body that this module keeps."""
 
     drift: Tensor  # (1, N) running mean of the far residual
-    typical: Tensor  # (C, N) running mean of each channel
-    record: Tensor  # (C, N) its decaying record
+    typical: Tensor  # (5, N) running mean of each channel
+    record: Tensor  # (5, N) its decaying record
 
 
-def score(state: Detector, seen: Tensor, near: Tensor, far: Tensor, floor: Tensor) -> tuple[Tensor, Detector]:
+class Evidence(NamedTuple):
+    """What is judged of a reading, (1, N) each."""
+
+    near: Tensor  # residual of the forecast made one step before
+    far: Tensor  # of the one made a horizon before, which has not yet adapted to a shift
+    activity: Tensor  # log of how much the series moves now against how much it usually does
+
+
+class Constants(NamedTuple):
+    """One number for each channel, (5, 1), on the device."""
+
+    means: Tensor
+    added: Tensor
+    tail: Tensor
+    growth: Tensor
+    catch_up: Tensor
+    smooth: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device | str = "cpu") -> Constants:
+        """The constants on `device`."""
+        tail = [0.0 if added else _TAIL for added in _ADDED]
+        columns = (_MEANS, _ADDED, tail, _GROWTH, _CATCH_UP, _SMOOTH)
+        return cls(*(torch.tensor(column, device=device)[:, None] for column in columns))
+
+
+def score(
+    state: Detector, evidence: Evidence, seen: Tensor, floor: Tensor, constant: Constants
+) -> tuple[Tensor, Detector]:
     """Score a reading against what was known before it, then learn from it.
 
-    `near` and `far` (1, N) are the residuals of the forecasts made one step and a horizon before, `seen` (1, N) the
-    readings before, `floor` (1, N) the smallest residual that counts. Returns the score (1, N), 1 = the threshold, and
-    the new state.
+    `seen` (1, N) are the readings before, `floor` (1, N) the smallest residual that counts. Returns the score (1, N),
+    1 = the threshold, and the new state.
     """
-    drift = torch.lerp(state.drift, far, _DRIFT)
-    channel = torch.cat([near, far, drift]).abs()
-    level = torch.maximum(state.typical * _MEANS, state.record * _MARGIN) + floor
+    drift, typical, record = state
+    near, far, activity = evidence
+    drift = torch.lerp(drift, far, _DRIFT)
+    channel = torch.cat([near.abs(), far.abs(), drift.abs(), -activity, activity]).clamp(0, _HUGE)
+    tails = record / (typical + floor) - _TAIL_FROM
+    margin = (_MARGIN + constant.tail * tails).clamp(_MARGIN, _MARGIN_MOST)
+    known = seen.clamp(min=1)
+    level = torch.maximum(typical * constant.means, record * margin) * (1 + _YOUNG / known) + constant.added + floor
     total = (channel / level).clamp(max=_LARGEST).pow(_POWER).sum(0, keepdim=True).pow(1 / _POWER)
-    excess = (channel - state.record).clamp(min=0)
-    record = state.record + torch.where(total > 1, excess * _HABIT, excess)
-    typical = torch.lerp(state.typical, channel, (seen + 1).reciprocal().clamp(min=_TYPICAL))
-    return total, Detector(drift, typical, torch.lerp(record, typical, _DECAY))
+
+    anomalous = total > 1
+    slowly = (anomalous | (constant.smooth > 0)) & (seen >= _LEARNING)
+    lacks = (channel - record).clamp(min=0)
+    step = torch.minimum(lacks, torch.maximum(constant.growth * record, constant.catch_up * lacks))
+    grown = record + torch.where(slowly, step, lacks)
+    usual = torch.where(slowly, torch.minimum(channel, level), channel)
+    typical = torch.lerp(typical, usual, known.reciprocal().clamp(min=_TYPICAL))
+    return total, Detector(drift, typical, torch.lerp(grown, typical, _DECAY))
 
 
 class Verdict(NamedTuple):

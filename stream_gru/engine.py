@@ -1,8 +1,8 @@
 """The model side, without Kafka or Redis: readings in, forecasts and scores out.
 
-A batch passes in waves, so that each series comes at most once a wave. The host decides from the heads of the rows which
-readings are applied; the device then steps the bodies of the features that are present: one gather, the straight line
-score -> features -> step -> forecast, one scatter.
+A batch passes in waves, so that each series comes at most once a wave. The host decides from the heads of the rows
+which readings are applied; the device then steps the bodies of the features that are present: one gather, the straight
+line score -> features -> step -> forecast, one scatter.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from stream_gru import detector, features, settings
 from stream_gru.arena import Arena
-from stream_gru.batch import Floats, Forecasts, Level, Readings, waves
+from stream_gru.batch import Forecasts, Ints, Level, Readings, waves
 from stream_gru.errors import SettingsError
 from stream_gru.models import bundle as bundles
 from stream_gru.row import Layout
+
+# A product of fewer rows takes another path through the BLAS and rounds differently; small batches are filled up, so
+# that a reading's result does not depend on its batch.
+_LEAST = 16
 
 
 class Engine:
@@ -65,6 +70,7 @@ class Engine:
         self.bundle = bundle
         self._forecaster = bundle.forecaster.to(self.device)
         self._constants = features.Constants.on(self.device)
+        self._limits = detector.Constants.on(self.device)
         cell = self._forecaster.cell
         columns = {**features.FIELDS, "expected": 3, "waiting": bundle.horizons[0], **detector.FIELDS}
         self._sizes = list(columns.values())
@@ -78,7 +84,7 @@ class Engine:
         A reading that its row covers already gets the level COVERED, an older one LATE; neither changes anything.
         """
         parts = [(index, self._wave(readings.take(index))) for index in waves(readings.slot)]
-        forecasts = parts[0][1] if len(parts) == 1 else _join(parts, len(readings))
+        forecasts = parts[0][1] if len(parts) == 1 else _join(parts, len(readings)) if parts else self._wave(readings)
         self.arena.stepped(readings.slot[forecasts.level < Level.LATE])
         return forecasts
 
@@ -96,8 +102,7 @@ class Engine:
         observed = features.observe(
             y.ravel()[pairs], last.ravel()[pairs], readings.timestamp[of], heads["timestamp"][of]
         )
-        bodies = readings.slot[of] * y.shape[1] + pairs % y.shape[1]
-        out = self._step(torch.from_numpy(bodies).to(self.device), torch.from_numpy(observed).to(self.device))
+        out = self._step(readings.slot[of] * y.shape[1] + pairs % y.shape[1], observed)
         seen, raw, relative = out[0], out[1], out[2:]
 
         # From the present features back to all of them.
@@ -107,7 +112,7 @@ class Engine:
         scores.ravel()[pairs] = raw
         steps = np.full((len(relative), y.size), np.nan)
         steps[:, pairs] = relative
-        steps = steps.reshape(-1, 3, *y.shape)  # (1 + K, 3, B, F)
+        steps = steps.reshape(-1, 3, *y.shape)  # (2 + K, 3, B, F)
         steps[0] += last
         steps[1:] += y
 
@@ -141,24 +146,35 @@ class Engine:
         )
 
     @torch.inference_mode()
-    def _step(self, index: Tensor, columns: Tensor) -> Floats:
-        """Step the bodies at `index` (N,), all different, by what was observed (OBSERVED, N).
+    def _step(self, bodies: Ints, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Step N `bodies`, all different, by what was observed (OBSERVED, N).
 
-        Returns (2 + 3 + 3 K, N): readings seen before, score, the forecast that had been made of this reading and
-        those made from it (median, lower, upper each), relative to the value before and to this one.
+        Returns (8 + 3 K, N): readings seen before, score, the forecast that had been made of this reading (median,
+        lower, upper, relative to the value before it), and those of the next one and at each horizon (relative to it).
         """
+        n = len(bodies)
+        if n == 0:
+            return np.empty((8 + 3 * len(self.bundle.horizons), 0), np.float32)
+        if n < _LEAST:  # the same rows again: each is written several times with the same content
+            again = np.arange(_LEAST) % n
+            bodies, columns = bodies[again], columns[:, again]
+        index, observed = torch.from_numpy(bodies).to(self.device), torch.from_numpy(columns).to(self.device)
+        return self._apply(index, features.Observation.of(observed))[:, :n].cpu().numpy()
+
+    def _apply(self, index: Tensor, observed: features.Observation) -> Tensor:
+        """The straight line."""
         everything = self.arena.bodies.view(-1, self.layout.width)
         body = everything.index_select(0, index)  # (N, W)
         known = sum(self._sizes)
         old = body[:, :known].T.contiguous()
         seen, lags, averages, expected, waiting, *watched = torch.split(old, self._sizes)
-        observed = features.Observation.of(columns)
         # score, against forecasts made before this reading
-        score, watch = detector.score(
-            detector.Detector(*watched), seen, observed.dx - expected[:1], observed.dx - waiting[:1], observed.floor
-        )
-        # features
         state = features.update(features.Features(seen, lags, averages), observed, self._constants)
+        evidence = detector.Evidence(
+            observed.dx - expected[:1], observed.dx - waiting[:1], features.activity(state, observed.floor)
+        )
+        score, watch = detector.score(detector.Detector(*watched), evidence, seen, observed.floor, self._limits)
+        # features
         x, unit = features.inputs(state, observed)
         # step
         cell = self._forecaster.cell
@@ -170,8 +186,7 @@ class Engine:
         body[:, :known] = new.T
         body[:, known : known + cell.state_size] = hidden
         everything.index_copy_(0, index, body)
-        result: Floats = out.cpu().numpy()
-        return result
+        return out
 
 
 def _join(parts: Sequence[tuple[np.ndarray, Forecasts]], n: int) -> Forecasts:

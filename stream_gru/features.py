@@ -137,3 +137,9 @@ def inputs(state: Features, observed: Observation) -> tuple[Tensor, Tensor]:
 def moves(state: Features) -> Tensor:
     """The anchors but the first (the last value itself), relative to the last value, (ANCHORS - 1, N)."""
     return state.averages[:_MOVES]
+
+
+def activity(state: Features, floor: Tensor) -> Tensor:
+    """Log of the mean |dx| of late against that of long, (1, N): below 0 a series that went quiet."""
+    fast, slow = state.averages[-5:-4] + floor, state.averages[-3:-2] + floor
+    return (fast / slow).log()

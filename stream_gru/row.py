@@ -1,11 +1,12 @@
 """The state row: everything that is remembered of one series, as the bytes that the store keeps.
 
-One contiguous little-endian record of two parts. The head is what the host needs to admit a reading: ``int64 offset`` of
-the last record applied (-1: none), ``int64 timestamp`` of it (epoch ms; `NEVER`: none), ``float64 last[F]``, the last
-value of each feature (NaN: none), ``float64 alarm``. The body, ``float32[F, W]``, holds the named fields of each feature,
-which only the device works on.
+One contiguous little-endian record of two parts. The head is what the host needs to admit a reading: ``int64 offset``
+of the last record applied (-1: none), ``int64 timestamp`` of it (epoch ms; `NEVER`: none), ``float64 last[F]``, the
+last value of each feature (NaN: none), ``float64 alarm``. The body, ``float32[F, W]``, holds the named fields of each
+feature, which only the device works on.
 
-Every level in the body is kept relative to `last`: a counter at 1e12 keeps its precision in float32 however far it runs.
+Every level in the body is kept relative to `last`: a counter at 1e12 keeps its precision in float32 however far it
+runs.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 
@@ -37,6 +37,13 @@ class Description(BaseModel):
     weights_sha256: str = ""
     training: dict[str, Any] = Field(default_factory=dict, description="how it was made, for people")
 
+    @field_validator("horizons")
+    @classmethod
+    def _ascending(cls, horizons: tuple[int, ...]) -> tuple[int, ...]:
+        if min(horizons) < 2 or max(horizons) > 1000 or sorted(set(horizons)) != list(horizons):
+            raise ValueError("steps between 2 and 1000, ascending")
+        return horizons
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -55,6 +62,16 @@ class Bundle:
     def horizons(self) -> tuple[int, ...]:
         """The farther steps that are forecast."""
         return self.description.horizons
+
+
+def describe(name: str, cell: str, hidden: int, horizons: str) -> Description:
+    """A new description from what a user typed; `horizons` are numbers separated by commas. Raises `BundleError`."""
+    try:
+        return Description.model_validate(
+            {"name": name, "cell": cell, "hidden": hidden, "horizons": [h for h in horizons.split(",") if h]}
+        )
+    except ValidationError as error:
+        raise BundleError(f"no such model can be made: {_first(error)}") from None
 
 
 def build(description: Description) -> Forecaster:
@@ -90,7 +107,7 @@ def load(folder: Path | None = None) -> Bundle:
             raise BundleError(f"{folder / DESCRIPTION}: format {found!r}, this version reads {FORMAT}; train it again")
         description = Description.model_validate_json(text)
     except (ValidationError, ValueError, AttributeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        reason = _first(error) if isinstance(error, ValidationError) else error
         raise BundleError(f"{folder / DESCRIPTION}: {reason}") from None
     actual = hashlib.sha256(weights).hexdigest()
     if actual != description.weights_sha256:
@@ -106,3 +123,8 @@ def load(folder: Path | None = None) -> Bundle:
             f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {str(error).splitlines()[-1].strip()}"
         ) from None
     return Bundle(description, forecaster.eval().requires_grad_(False), hashlib.sha256(text + weights).hexdigest())
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"

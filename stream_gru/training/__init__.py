@@ -1,0 +1,1 @@
+"""How bundles are made: made-up series or history, and the fit."""
