@@ -4,8 +4,8 @@ The order is: the cursor, if it moved; the alerts, acknowledged; the runs, ackno
 read. A crash in between repeats an alert under the same id.
 
 What brings the records (Faust) moves them through queues that it empties at a rebalance, and it may commit past records
-that were in them. So the stored state says how far each partition was read: what comes again is left out, and where
-something is missing we go back for it.
+that were in them. So the stored state says how far each partition was read: what comes again is left out, and what does
+not come is fetched.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, groupby, repeat
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -25,10 +27,12 @@ from stream_gru.alerts import Alert, Change, Cursor, Key, Ledger, Output, Place,
 from stream_gru.metrics import Metrics
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)  # then the last one again and again
-_SEEK_AGAIN_S = 10.0  # a rewind that raced with a fetch has no effect
+_FETCH_AFTER_S = 5.0  # of standing still with something to read
 _STALLED_S = 60.0
+_FETCH_MAX = 500
 _encode = msgspec.json.encode
 _decode_output = msgspec.json.Decoder(Output).decode
 _decode_key = msgspec.json.Decoder(list[str | int]).decode
@@ -53,7 +57,11 @@ class UnavailableError(Exception):
 
 
 class StalledError(Exception):
-    """There are records to read, but none arrive."""
+    """There are records to read, but none are delivered."""
+
+
+class _LostError(Exception):
+    """The partition is no longer ours."""
 
 
 class Link(Protocol):
@@ -80,12 +88,8 @@ class Link(Protocol):
         """The offset after the last record of each partition."""
         ...
 
-    async def earliest(self, partition: int) -> int:
-        """The offset of the first record that Kafka still has."""
-        ...
-
-    async def seek(self, partition: int, offset: int) -> None:
-        """Deliver from `offset` on."""
+    async def fetch(self, partition: int, start: int, stop: int, generation: int) -> list[Record]:
+        """The records from `start` up to `stop` that Kafka still has."""
         ...
 
 
@@ -100,16 +104,14 @@ class Alerter:
         self._ledgers: dict[int, Ledger] = {}
         self._next: dict[int, int] = {}  # offset to read; no entry: the partition was never read
         self._read_up_to: dict[int, int] = {}  # Kafka's timestamp of the last record read
-        self._skipped: dict[int, int] = {}  # while going back: the last record that was skipped
-        self._sought: dict[int, float] = {}  # when we last went back, monotonic
-        self._standing: dict[int, tuple[int, float]] = {}  # partition behind -> (offset to read, since when)
+        self._waiting_since: dict[int, float] = {}  # behind, and nothing was delivered since, monotonic
         self.lock = asyncio.Lock()  # held while anything is written: who holds it sees no write in flight
 
     async def restore(self, rows: Iterable[tuple[bytes, bytes]], partitions: Iterable[int]) -> None:
         """Begin with what the table holds for `partitions`, forgetting everything else."""
         async with self.lock:
             self._ledgers = {partition: Ledger() for partition in partitions}
-            self._read_up_to, self._skipped, self._sought, self._standing = {}, {}, {}, {}
+            self._read_up_to, self._waiting_since = {}, {}
             known = set()
             for key, value in rows:
                 try:
@@ -130,15 +132,16 @@ class Alerter:
 
         Waits while Kafka is not available, as long as the partition stays ours.
         """
-        done = []
+        done: list[Record] = []
         async with self.lock:
             by_partition = sorted(records, key=attrgetter("partition"))  # stable: order within a partition stays
             for partition, group in groupby(by_partition, attrgetter("partition")):
-                done += await self._take(partition, list(group))
+                with suppress(_LostError):
+                    await self._take(partition, list(group), done)
         return done
 
     async def sweep(self, now_ms: int) -> None:
-        """Resolve what fell silent, drop what is over, go back again where that had no effect.
+        """Resolve what fell silent, drop what is over, fetch what is not delivered.
 
         The clock of a partition is the wall's while everything in it was read, else the timestamp of the last record
         read: a backlog that we are working off is not silence. Timestamps are Kafka's own, of the anomalies topic.
@@ -153,103 +156,108 @@ class Alerter:
             for partition in owned & self._link.owned(generation):
                 ledger = self._ledgers[partition]
                 behind = max(0, ends[partition] - self._next[partition])
-                self._metrics.lag.labels(self._topic, partition).set(behind)
-                self._check_moving(partition, behind)
-                clock = self._read_up_to.get(partition, 0) if behind else now_ms
-                change = ledger.hush(clock, self._silence_ms)
-                if await self._write(partition, generation, change):
-                    ledger.apply(change)
+                self._metrics.lag.labels(self._topic, str(partition)).set(behind)
+                with suppress(_LostError):
+                    if self._waits(partition, behind):
+                        await self._fetch(partition, generation, ends[partition])
+                        behind = 0
+                    clock = self._read_up_to.get(partition, 0) if behind else now_ms
+                    await self._apply(partition, generation, ledger.hush(clock, self._silence_ms))
                 firing += ledger.firing()
-                if partition in self._skipped and time.monotonic() - self._sought[partition] > _SEEK_AGAIN_S:
-                    await self._go_back(partition)
         self._metrics.firing.set(firing)
 
-    def _check_moving(self, partition: int, behind: int) -> None:
-        following, now = self._next[partition], time.monotonic()
+    def _waits(self, partition: int, behind: int) -> bool:
+        """Whether it has been behind for long enough, and nothing was delivered, to fetch it ourselves."""
         if not behind:
-            self._standing.pop(partition, None)
-        elif self._standing.setdefault(partition, (following, now))[0] != following:
-            self._standing[partition] = following, now
-        elif now - self._standing[partition][1] > _STALLED_S:
-            raise StalledError(f"{self._topic}-{partition} stands at {following} with {behind} records to read")
+            self._waiting_since.pop(partition, None)
+            return False
+        waited = time.monotonic() - self._waiting_since.setdefault(partition, time.monotonic())
+        if waited > _STALLED_S:
+            raise StalledError(f"{self._topic}-{partition}: nothing was delivered for {waited:.0f} s")
+        return waited > _FETCH_AFTER_S
 
-    async def _take(self, partition: int, records: list[Record]) -> list[Record]:
+    async def _take(self, partition: int, records: list[Record], done: list[Record]) -> None:
+        """Appends to `done`. Raises `_LostError`."""
         generation = self._link.generation
-        if partition not in self._link.owned(generation) or partition not in self._ledgers:
-            return []
-        old, fresh, skipped = self._sort(partition, [r for r in records if r.generation == generation])
-        if fresh:
-            ledger = self._ledgers[partition]
-            change = ledger.take(entry for record in fresh if (entry := self._decode(record)) is not None)
-            if partition not in self._next:
-                change.cursor = Cursor(fresh[0].position)  # from now on the table, not the commit, says where we are
-            if not await self._write(partition, generation, change):
-                return old
-            ledger.apply(change)
-            self._next[partition] = fresh[-1].position + 1
-            self._read_up_to[partition] = fresh[-1].seen
-        if skipped and partition not in self._sought:
-            await self._go_back(partition)
-        return old + fresh
-
-    def _sort(self, partition: int, records: Iterable[Record]) -> tuple[list[Record], list[Record], bool]:
-        """Records that were read before, those that follow on, and whether there are others, past a hole."""
-        old, fresh = [], []
+        if partition not in self._ledgers:
+            return
+        self._must_own(partition, generation)
+        self._waiting_since.pop(partition, None)
+        batch: list[Record] = []
         following = self._next.get(partition)
         for record in records:
+            if record.generation != generation:
+                continue
             if following is not None and record.position < following:
-                old.append(record)
+                done.append(record)
                 continue
             if following is not None and record.position > following:
-                last_skipped = self._skipped.get(partition, -1)
-                if record.position > last_skipped:  # from before we went back, or we have yet to
-                    self._skipped[partition] = record.position
-                    continue
-                # We went back and there is nothing between.
-                log.warning("%s-%d: no records in [%d, %d)", self._topic, partition, following, record.position)
-            self._skipped.pop(partition, None)
-            self._sought.pop(partition, None)
-            fresh.append(record)
+                await self._read(partition, generation, batch)
+                done += batch
+                batch = []
+                await self._fetch(partition, generation, record.position)
+            batch.append(record)
             following = record.position + 1
-        return old, fresh, partition in self._skipped
+        await self._read(partition, generation, batch)
+        done += batch
 
-    async def _go_back(self, partition: int) -> None:
-        """Have the first missing record delivered, or the first that is still there."""
-        following = self._next[partition]
-        self._sought[partition] = time.monotonic()
-        try:
-            earliest = await self._link.earliest(partition)
-            if earliest > following:
-                log.warning("%s-%d: [%d, %d) is gone unread", self._topic, partition, following, earliest)
-                self._next[partition] = following = earliest
-            log.info("%s-%d: going back to %d", self._topic, partition, following)
-            await self._link.seek(partition, following)
-        except UnavailableError as error:
-            log.warning("%s-%d: could not go back to %d (%s)", self._topic, partition, following, error)
+    async def _fetch(self, partition: int, generation: int, stop: int) -> None:
+        """Read what was not delivered, up to `stop`."""
+        start = self._next[partition]
+        log.info("%s-%d: [%d, %d) was not delivered and is fetched", self._topic, partition, start, stop)
+        for at in range(start, stop, _FETCH_MAX):
+            until = min(stop, at + _FETCH_MAX)
+            fetch = partial(self._link.fetch, partition, at, until, generation)
+            fetched = await self._patiently(partition, generation, fetch)
+            if gone := until - at - len(fetched):
+                log.warning("%s-%d: %d records of [%d, %d) are gone", self._topic, partition, gone, at, until)
+            await self._read(partition, generation, fetched)
+            self._next[partition] = until
 
-    async def _write(self, partition: int, generation: int, change: Change) -> bool:
-        """Make a change durable, however long that takes; False when the partition was taken from us."""
-        for delay in chain(_BACKOFF_S, repeat(_BACKOFF_S[-1])):
-            if partition not in self._link.owned(generation):
-                return False
-            try:
-                if change.cursor is not None:
-                    await self._link.store(partition, [(pack_key(partition), _encode(change.cursor))])
-                if change.alerts:
-                    await self._link.publish(change.alerts)
-                    if partition not in self._link.owned(generation):
-                        return False
-                if change.runs:
-                    runs = change.runs.items()
-                    rows = [(pack_key(partition, key), _encode(run) if run else None) for key, run in runs]
-                    await self._link.store(partition, rows)
-                break
-            except UnavailableError as error:
-                log.warning("alerts can't be written to Kafka (%s); trying again in %g s", error, delay)
-                await asyncio.sleep(delay)
+    async def _read(self, partition: int, generation: int, records: list[Record]) -> None:
+        """Take in records that follow on what was read."""
+        if not records:
+            return
+        change = self._ledgers[partition].take(entry for r in records if (entry := self._decode(r)) is not None)
+        if partition not in self._next:
+            change.cursor = Cursor(records[0].position)  # from now on the table, not the commit, says where we are
+        await self._apply(partition, generation, change)
+        self._next[partition] = records[-1].position + 1
+        self._read_up_to[partition] = records[-1].seen
+
+    async def _apply(self, partition: int, generation: int, change: Change) -> None:
+        """Make a change durable, then take it over."""
+
+        async def write() -> None:
+            if change.cursor is not None:
+                await self._link.store(partition, [(pack_key(partition), _encode(change.cursor))])
+            if change.alerts:
+                await self._link.publish(change.alerts)
+                self._must_own(partition, generation)
+            if change.runs:
+                runs = change.runs.items()
+                rows = [(pack_key(partition, key), _encode(run) if run else None) for key, run in runs]
+                await self._link.store(partition, rows)
+
+        await self._patiently(partition, generation, write)
+        self._ledgers[partition].apply(change)
         for alert in change.alerts:
             self._metrics.alert_records.labels(alert.status).inc()
-        return True
+
+    async def _patiently(self, partition: int, generation: int, action: Callable[[], Awaitable[T]]) -> T:
+        """Repeat an action until Kafka is there for it. Raises `_LostError` once the partition is not ours."""
+        for delay in chain(_BACKOFF_S, repeat(_BACKOFF_S[-1])):
+            self._must_own(partition, generation)
+            try:
+                return await action()
+            except UnavailableError as error:
+                log.warning("alerts: Kafka is not available (%s); trying again in %g s", error, delay)
+                await asyncio.sleep(delay)
+        raise AssertionError("the delays never end")
+
+    def _must_own(self, partition: int, generation: int) -> None:
+        if partition not in self._link.owned(generation):
+            raise _LostError
 
     def _decode(self, record: Record) -> tuple[Output, Place, int, int] | None:
         try:

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted, NotReady, ProducerSendError
 from faust.types import TP
 
-from stream_gru.alerter import UnavailableError, unpack_key
+from stream_gru import kafka
+from stream_gru.alerter import Record, UnavailableError, unpack_key
 from stream_gru.alerts import Alert
 from stream_gru.settings import Settings
 
@@ -26,6 +28,7 @@ class FaustLink:
         self._app = app
         self._table = table
         self._anomalies = settings.topics.anomalies
+        self._options = kafka.aiokafka_options(settings.kafka)
         self._timeout_s = settings.kafka.request_timeout_s
         self._alerts = app.topic(settings.topics.alerts, key_type=bytes, value_type=bytes, value_serializer="raw")
 
@@ -67,14 +70,22 @@ class FaustLink:
                 found = await self._app.consumer.highwaters(*(TP(self._anomalies, p) for p in partitions))
         return {tp.partition: end for tp, end in found.items()}
 
-    async def earliest(self, partition: int) -> int:
-        tp = TP(self._anomalies, partition)
+    async def fetch(self, partition: int, start: int, stop: int, generation: int) -> list[Record]:
+        # By a consumer of our own: a seek of Faust's does not reach what it is delivering just then.
+        tp = TopicPartition(self._anomalies, partition)
+        found: list[Record] = []
         with _unavailable():
-            async with asyncio.timeout(self._timeout_s):
-                return int((await self._app.consumer.earliest_offsets(tp))[tp])
-
-    async def seek(self, partition: int, offset: int) -> None:
-        await self._app.consumer.seek(TP(self._anomalies, partition), offset)
+            async with (
+                asyncio.timeout(self._timeout_s),
+                AIOKafkaConsumer(**self._options, enable_auto_commit=False, auto_offset_reset="earliest") as consumer,
+            ):
+                consumer.assign([tp])
+                consumer.seek(tp, start)
+                while await consumer.position(tp) < stop:
+                    polled = await consumer.getmany(tp, timeout_ms=1000, max_records=stop - start)
+                    records = (r for r in polled.get(tp, ()) if r.offset < stop)
+                    found += (Record(partition, r.offset, r.timestamp, r.value, generation) for r in records)
+        return found
 
     def _assigned(self) -> set[int]:
         return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == self._anomalies}

@@ -27,7 +27,7 @@ class Fake:
         self.rows: dict[bytes, bytes] = {}
         self.alerts: list[Alert] = []
         self.calls: list[str] = []
-        self.sought: list[tuple[int, int]] = []
+        self.fetched: list[tuple[int, int, int]] = []
         self.first, self.end = 0, 0
         self.fail_at: set[int] = set()  # calls that Kafka does not take
         self.lose_at: int | None = None  # call during which the partition is taken away
@@ -51,11 +51,10 @@ class Fake:
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         return dict.fromkeys(partitions, self.end)
 
-    async def earliest(self, partition: int) -> int:
-        return self.first
-
-    async def seek(self, partition: int, offset: int) -> None:
-        self.sought.append((partition, offset))
+    async def fetch(self, partition: int, start: int, stop: int, generation: int) -> list[Record]:
+        self._call("fetch")
+        self.fetched.append((partition, start, stop))
+        return [record(n, partition=partition, generation=generation) for n in range(max(start, self.first), stop)]
 
     def statuses(self) -> list[tuple[str, str]]:
         return [(alert.id, alert.status) for alert in self.alerts]
@@ -153,52 +152,52 @@ async def test_records_of_an_assignment_that_is_over_are_left_alone(link: Fake) 
     assert link.calls == []
 
 
-async def test_it_goes_back_for_records_that_were_lost_on_their_way(link: Fake) -> None:
+async def test_what_was_lost_on_its_way_is_fetched(link: Fake) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0), record(1)])
+    records = [record(2), record(5), record(6), record(8)]
+    assert await alerter.take(records) == records
+    assert link.fetched == [(0, 3, 5), (0, 7, 8)]
+    assert await alerter.take([record(3), record(9)]) == [record(3), record(9)], "Faust brings it after all"
+    assert [id_ for id_, _ in link.statuses()] == [f"readings-0-{n}" for n in range(10)]
+
+
+async def test_a_start_fetches_what_faust_has_committed_but_not_delivered(link: Fake) -> None:
+    await (await started(link)).take([record(0)])
+    link.fail_at = {len(link.calls) + 1}
+    assert await (await started(link)).take([record(2)]) == [record(2)]
+    assert [id_ for id_, _ in link.statuses()] == ["readings-0-0", "readings-0-1", "readings-0-2"]
+
+
+async def test_much_is_fetched_in_portions(link: Fake) -> None:
     alerter = await started(link)
     await alerter.take([record(0)])
-    assert await alerter.take([record(3), record(4)]) == []
-    assert link.sought == [(0, 1)]
-    assert await alerter.take([record(5)]) == [], "still from before it went back"
-    assert link.sought == [(0, 1)]
-    await alerter.take([record(n) for n in range(1, 6)])
-    assert [id_ for id_, _ in link.statuses()] == [f"readings-0-{n}" for n in range(6)]
+    await alerter.take([record(1300)])
+    assert link.fetched == [(0, 1, 501), (0, 501, 1001), (0, 1001, 1300)]
+    assert len(link.alerts) == 1301
 
 
-async def test_it_takes_what_stands_before_a_hole(link: Fake) -> None:
-    alerter = await started(link)
-    assert await alerter.take([record(0), record(1), record(5)]) == [record(0), record(1)]
-    assert link.sought == [(0, 2)]
-
-
-async def test_a_hole_in_the_topic_itself_does_not_stop_it(link: Fake) -> None:
-    alerter = await started(link)
-    await alerter.take([record(0)])
-    await alerter.take([record(3), record(4)])
-    assert await alerter.take([record(3), record(4)]) == [record(3), record(4)]
-    assert link.sought == [(0, 1)]
-
-
-async def test_records_that_kafka_no_longer_has_are_given_up_aloud(
-    link: Fake, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_kafka_no_longer_has_is_given_up_aloud(link: Fake, caplog: pytest.LogCaptureFixture) -> None:
     alerter = await started(link)
     await alerter.take([record(0)])
     link.first = 7
-    await alerter.take([record(8)])
-    assert link.sought == [(0, 7)]
-    assert "anomalies-0: [1, 7) is gone unread" in caplog.text
-    assert await alerter.take([record(7), record(8)]) == [record(7), record(8)]
+    assert await alerter.take([record(9)]) == [record(9)]
+    assert "anomalies-0: 6 records of [1, 9) are gone" in caplog.text
+    assert len(link.alerts) == 4
 
 
-async def test_it_goes_back_again_when_that_had_no_effect(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_lost_at_the_end_is_fetched_too(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     alerter = await started(link)
     await alerter.take([record(0)])
-    await alerter.take([record(3)])
+    link.end = 3
     await alerter.sweep(0)
-    assert link.sought == [(0, 1)]
-    monkeypatch.setattr(module, "_SEEK_AGAIN_S", 0.0)
+    assert link.fetched == []
+    monkeypatch.setattr(module, "_FETCH_AFTER_S", 0.0)
     await alerter.sweep(0)
-    assert link.sought == [(0, 1), (0, 1)]
+    assert link.fetched == [(0, 1, 3)]
+    assert len(link.alerts) == 3
+    await alerter.sweep(0)
+    assert link.fetched == [(0, 1, 3)]
 
 
 @pytest.mark.parametrize(
@@ -274,9 +273,11 @@ async def test_a_partition_whose_records_never_arrive_is_an_error(link: Fake, mo
     link.end = 9
     await alerter.sweep(0)
     monkeypatch.setattr(module, "_STALLED_S", 0.0)
-    await alerter.take([record(1)])
+    await alerter.take([record(1)])  # it moves after all
+    monkeypatch.setattr(module, "_STALLED_S", 60.0)
     await alerter.sweep(0)
-    with pytest.raises(StalledError, match="anomalies-0 stands at 2 with 7 records to read"):
+    monkeypatch.setattr(module, "_STALLED_S", 0.0)
+    with pytest.raises(StalledError, match="anomalies-0: nothing was delivered for"):
         await alerter.sweep(0)
 
 
