@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
+import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import uuid4
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
 _POLL_MS = 500
-_LOOK_FOR_PARTITIONS_MS = 30_000
+_LOOK_FOR_PARTITIONS_S = 30.0
 _MAX_WAITING = 100
 _MAX_ID = 100
 _REMEMBERED = 1000  # ids of commands, to know one that a producer sent twice
@@ -93,9 +95,14 @@ _decode_reply = msgspec.json.Decoder(Reply).decode
 _encode = msgspec.json.encode
 
 
-async def listen(settings: Settings, target: Callable[[], Target | None], metrics: Metrics) -> None:
-    """Obey commands until cancelled; `target` is None while there is nothing to command. No command ends it."""
-    listener = _Listener(settings, target, metrics)
+async def listen(
+    settings: Settings, target: Callable[[], Target | None], metrics: Metrics, worker: str | None = None
+) -> None:
+    """Obey commands until cancelled; no command ends it.
+
+    `target` gives None while there is nothing to command; `worker` is what replies are signed with (host and process).
+    """
+    listener = _Listener(settings, target, metrics, worker or f"{socket.gethostname()}-{os.getpid()}")
     try:
         while True:
             try:
@@ -108,11 +115,11 @@ async def listen(settings: Settings, target: Callable[[], Target | None], metric
 
 
 class _Listener:
-    def __init__(self, settings: Settings, target: Callable[[], Target | None], metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, target: Callable[[], Target | None], metrics: Metrics, worker: str) -> None:
         self._settings = settings
         self._target = target
         self._metrics = metrics
-        self._worker = f"{socket.gethostname()}-{os.getpid()}"
+        self._worker = worker
         self._next: dict[TopicPartition, int] = {}  # kept when the connection is lost
         self._handled: deque[str] = deque(maxlen=_REMEMBERED)
         self._waiting: set[asyncio.Task[None]] = set()
@@ -125,28 +132,27 @@ class _Listener:
 
     async def run(self) -> None:
         """Connect and read until an error."""
-        topic = self._settings.topics.commands
+        options = kafka.aiokafka_options(self._settings.kafka)
         async with (
-            AIOKafkaConsumer(
-                **kafka.aiokafka_options(self._settings.kafka),
-                enable_auto_commit=False,
-                auto_offset_reset="latest",
-                metadata_max_age_ms=_LOOK_FOR_PARTITIONS_MS,
-            ) as consumer,
-            AIOKafkaProducer(**kafka.aiokafka_options(self._settings.kafka)) as producer,
+            AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="latest") as consumer,
+            AIOKafkaProducer(**options) as producer,
         ):
-            if topic not in await consumer.topics():
-                raise BrokerError(f"there is no topic {topic}; `stream-gru topics create` makes it")
+            looked = float("-inf")
             while True:
-                await self._assign(consumer, consumer.partitions_for_topic(topic) or set())
+                if time.monotonic() - looked > _LOOK_FOR_PARTITIONS_S:
+                    looked = time.monotonic()
+                    await self._assign(consumer, set(await self._partitions()))
                 for tp, records in (await consumer.getmany(timeout_ms=_POLL_MS)).items():
                     for record in records:
                         self._accept(record, producer)
                     self._next[tp] = records[-1].offset + 1
 
-    async def _assign(self, consumer: AIOKafkaConsumer, partitions: set[int]) -> None:
+    async def _partitions(self) -> list[TopicPartition]:
+        async with _admin(self._settings) as admin:
+            return await _partitions(admin, self._settings.topics.commands)
+
+    async def _assign(self, consumer: AIOKafkaConsumer, tps: set[TopicPartition]) -> None:
         """Read every partition: from its end when we start, from its beginning when it is a new one."""
-        tps = {TopicPartition(self._settings.topics.commands, partition) for partition in partitions}
         if not tps - consumer.assignment():
             return
         first = not self._next
@@ -222,39 +228,52 @@ async def send(settings: Settings, command: Command, timeout_s: float = 10.0, ex
     `timeout_s` is over. Raises `BrokerError` when Kafka can't be used.
     """
     options = kafka.aiokafka_options(settings.kafka)
-    topic = settings.topics.command_replies
     replies: dict[str, Reply] = {}
     with kafka.broker_errors(settings.kafka):
         async with (
+            _admin(settings) as admin,
             AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="latest") as consumer,
             AIOKafkaProducer(**options, enable_idempotence=True) as producer,
         ):
-            there = await consumer.topics()
-            if missing := {topic, settings.topics.commands} - there:
-                raise BrokerError(f"no topic {', '.join(sorted(missing))}; `stream-gru topics create` makes them")
-            tps = [TopicPartition(topic, partition) for partition in consumer.partitions_for_topic(topic) or ()]
+            await _partitions(admin, settings.topics.commands)
+            tps = await _partitions(admin, settings.topics.command_replies)
             consumer.assign(tps)
             await consumer.seek_to_end(*tps)
-            wanted = expect if expect is not None else await _members(settings)
+            wanted = expect or await _members(admin, settings.kafka.group_id)
             await producer.send_and_wait(settings.topics.commands, key=command.id.encode(), value=_encode(command))
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    while len(replies) < wanted or not replies:
+                    while len(replies) < wanted:
                         reply = _reply((await consumer.getone()).value)
                         if reply is not None and reply.id == command.id:
                             replies[reply.worker] = reply
     return sorted(replies.values(), key=lambda reply: reply.worker)
 
 
-async def _members(settings: Settings) -> int:
-    """How many workers score in this group."""
+@asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**kafka.aiokafka_options(settings.kafka))
     try:
         await admin.start()
-        (described,) = await admin.describe_consumer_groups([settings.kafka.group_id])
-        return sum(len(members) for *_, members in described.groups)
+        yield admin
     finally:
         await admin.close()
+
+
+async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[TopicPartition]:
+    if topic not in await admin.list_topics():  # to describe one that isn't there creates it on some brokers
+        raise BrokerError(f"there is no topic {topic}; `stream-gru topics create` makes it")
+    (described,) = await admin.describe_topics([topic])
+    return [TopicPartition(topic, partition["partition"]) for partition in described["partitions"]]
+
+
+async def _members(admin: AIOKafkaAdminClient, group: str) -> float:
+    """How many workers score in this group; infinity when that is not known, or none does."""
+    try:
+        (described,) = await admin.describe_consumer_groups([group])
+    except KafkaError:  # not allowed to ask, or there has never been a group
+        return math.inf
+    return sum(len(members) for *_, members in described.groups) or math.inf
 
 
 def _reply(value: bytes | None) -> Reply | None:
