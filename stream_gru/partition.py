@@ -16,7 +16,7 @@ The life of a partition, as its caller runs it::
     checkpoint = partition.cut()                           # and in the same turn copy the changed rows
     if partition.may_send(checkpoint):                     # later: once the outputs below the cut are acknowledged
         writes = partition.writes(checkpoint, series, rows, chunk_rows, topic_id)
-        outcome = await store.write(partition.id, writes)  # StoreError: the same writes again, until it answers
+        outcome = await store.write(partition.id, writes)  # unavailable: the same writes again, until it answers
         partition.confirmed(checkpoint)                    # or, FENCED: drop(), then claim again if still ours
     commit = partition.commit()                            # and partition.committed(commit) when Kafka has it
 
