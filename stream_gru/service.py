@@ -169,7 +169,7 @@ async def _until_crash(app: App, health: Health) -> None:
 
 
 def _worker(settings: Settings) -> Scorer:
-    from stream_gru.worker import Worker
+    from stream_gru.worker.worker import Worker
 
     return Worker(settings)
 

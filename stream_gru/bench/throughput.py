@@ -31,6 +31,7 @@ from stream_gru.tools.processes import Child, wait_until
 PARTITIONS = 6
 _BATCH = 8192
 _WARM_UP = 0.25  # of the outputs: the first ones are each series' first, and the worker is still starting
+_SCRAPE_S = 0.3  # often enough; each scrape costs the worker some milliseconds
 
 Say = Callable[[str], None]
 
@@ -143,6 +144,7 @@ def _end_to_end(settings: Settings, readings: int, folder: Path) -> tuple[float,
         late: dict[str, float] = {}
 
         def produced(goal: float, into: dict[str, float]) -> bool:
+            time.sleep(_SCRAPE_S)
             into.clear()
             into.update(_scrape(url), now=time.perf_counter())
             return into.get("stream_gru_model_datapoints_produced_total", 0) >= goal
@@ -175,12 +177,14 @@ def _scrape(url: str) -> dict[str, float]:
 
 def _yardstick(folder: Path, kind: str, settings: Settings, events: int) -> float:
     """Events a second of one of the programs in `yardsticks`."""
-    program = [sys.executable, "-m", "stream_gru.bench.yardsticks", kind, settings.kafka.bootstrap_servers]
-    rest = [settings.topics.readings[0], f"{settings.kafka.group_id}-{kind}", str(events)]
+    command = [sys.executable, "-m", "stream_gru.bench.yardsticks", kind, settings.kafka.bootstrap_servers]
+    command += [settings.topics.readings[0], f"{settings.kafka.group_id}-{kind}", str(events)]
+    if kind == "obvious":
+        command += [settings.topics.alerts, settings.state.url.get_secret_value()]
     log = folder / f"{kind}.log"
-    child = Child([*program, *rest, settings.state.url.get_secret_value()][: None if kind == "obvious" else -1], log)
+    child = Child(command, log)
     try:
-        child.wait(300)
+        child.wait(120)
     finally:
         child.stop()
     for line in reversed(log.read_text("utf-8").splitlines()):

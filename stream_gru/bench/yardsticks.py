@@ -1,7 +1,7 @@
 """The two yardsticks, each a program of its own: ``python -m stream_gru.bench.yardsticks loop|obvious``.
 
 `loop` is a Faust agent that does nothing but iterate events. `obvious` is the same job written one event at a time:
-the state from Redis, one step of the same cell, the state back to Redis, one record out. Both read the topic from its
+the row from Redis, one step of the same model, the row back to Redis, one record out. Both read the topic from its
 beginning and print one JSON line: how many events they passed and in how many seconds, start-up left out.
 """
 
@@ -11,7 +11,8 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import faust
 
@@ -33,9 +34,17 @@ class Count:
             self._started = time.perf_counter()
         elif self._seen == self._last:
             seconds = time.perf_counter() - self._started
-            sys.stdout.write(json.dumps({"events": self._last - self._first, "seconds": seconds}) + "\n")
-            sys.stdout.flush()
+            line = json.dumps({"events": self._last - self._first, "seconds": seconds})
+            os.write(1, f"\n{line}\n".encode())  # Faust makes log lines of what is printed
             os._exit(0)  # Faust's own way out takes seconds and is not what is measured
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the obvious implementation writes."""
+
+    topic: str
+    redis: str
 
 
 def _app(name: str, servers: str) -> Any:
@@ -62,35 +71,40 @@ def loop(servers: str, topic: str, group: str, events: int) -> Any:
     return app
 
 
-def obvious(servers: str, topic: str, group: str, events: int, url: str) -> Any:
-    """The job, one event at a time."""
+def obvious(servers: str, topic: str, group: str, events: int, outputs: Outputs) -> Any:
+    """The job, one event at a time: the same row, model and record, but no batch of anything."""
+    import msgspec
     import numpy as np
     import redis.asyncio
-    import torch
 
-    from stream_gru.settings import Kafka
+    from stream_gru import codecs
+    from stream_gru.batch import Readings
+    from stream_gru.engine import Engine
+    from stream_gru.settings import Input
 
     app, count = _app(group, servers), Count(events)
-    source = app.topic(topic, value_serializer="raw")
-    sink = app.topic(f"{topic}-{Kafka().group_id}-obvious", value_serializer="raw")
-    client = redis.asyncio.Redis.from_url(url)
-    cell, head = torch.nn.GRUCell(1, 64), torch.nn.Linear(64, 3)
-    torch.set_num_threads(1)
+    source, sink = (app.topic(name, value_serializer="raw") for name in (topic, outputs.topic))
+    client = redis.asyncio.Redis.from_url(outputs.redis)
+    engine = Engine(capacity=1, device="cpu")
+    codec = codecs.load(Input(), (1, *engine.bundle.horizons))
+    engine.arena.open(0)
+    slot = engine.arena.insert(0, [b"the one"])
+    fresh = engine.arena.read(slot)
 
     async def score(stream: Any) -> None:
         async for event in stream.events():
-            reading = json.loads(event.value)
+            reading = msgspec.json.decode(event.value)
             name = f"{group}:{event.key.decode()}"
             stored = await client.get(name)
-            hidden = (
-                torch.zeros(1, 64) if stored is None else torch.from_numpy(np.frombuffer(stored, "f4").copy())[None]
+            engine.arena.write(
+                slot, fresh if stored is None else np.frombuffer(memoryview(cast(bytes, stored)), np.uint8)[None]
             )
-            with torch.inference_mode():
-                hidden = cell(torch.tensor([[reading["value"]]], dtype=torch.float32), hidden)
-                lower, median, upper = head(hidden)[0].tolist()
-            await client.set(name, hidden.numpy().tobytes())
-            forecast = {"series": name, "timestamp": reading["timestamp"], "yhat": median, "bounds": [lower, upper]}
-            await sink.send(key=event.key, value=json.dumps(forecast).encode())
+            now, value = np.array([reading["timestamp"]]), np.array([[reading["value"]]])
+            forecasts = engine.step(Readings(slot, np.array([event.message.offset]), now, value))
+            await client.set(name, engine.arena.read(slot).tobytes())
+            place = f"{event.message.topic}-{event.message.partition}-{event.message.offset}"
+            (record,) = codec.encode([event.key], now, [place], engine.bundle.name, forecasts)
+            await sink.send(key=event.key, value=record)
             count.one()
 
     app.agent(source)(score)
@@ -98,13 +112,12 @@ def obvious(servers: str, topic: str, group: str, events: int, url: str) -> Any:
 
 
 def main() -> None:
-    """``loop|obvious SERVERS TOPIC GROUP EVENTS [REDIS]``."""
+    """``loop|obvious SERVERS TOPIC GROUP EVENTS [SINK REDIS]``."""
     kind, servers, topic, group, events, *rest = sys.argv[1:]
-    app = (
-        loop(servers, topic, group, int(events))
-        if kind == "loop"
-        else obvious(servers, topic, group, int(events), *rest)
-    )
+    if kind == "loop":
+        app = loop(servers, topic, group, int(events))
+    else:
+        app = obvious(servers, topic, group, int(events), Outputs(*rest))
     faust.Worker(app, loglevel="warning").execute_from_commandline()
 
 

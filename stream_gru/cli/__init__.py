@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from stream_gru import __version__
-from stream_gru.cli import bench, command, config, replay, serve, simulate, state, tail, topics
+from stream_gru.cli import (
+    backtest,
+    bench,
+    command,
+    config,
+    demo,
+    replay,
+    serve,
+    simulate,
+    state,
+    tail,
+    topics,
+    train,
+)
 from stream_gru.errors import StreamGruError
 
 app = typer.Typer(
@@ -28,7 +41,15 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (serve.worker, simulate.simulate, replay.replay, tail.tail)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    demo.demo,
+    serve.worker,
+    simulate.simulate,
+    replay.replay,
+    tail.tail,
+    backtest.backtest,
+    train.train,
+)
 _GROUPS: tuple[tuple[str, str, tuple[Callable[..., None], ...]], ...] = (
     ("config", "Show or check the settings: file, environment and flags together.", (config.show, config.check)),
     ("topics", "Make the topics that a deployment needs, or check them.", (topics.create, topics.check)),

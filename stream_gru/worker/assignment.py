@@ -155,8 +155,12 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
         live = Live(tp, state.id, state, owner, handle, assigned.rows, True, time.monotonic())
         try:
             await self._restore(live)
-            if state.changed and opening.start is not Start.FIRST:
+            # Where it begins must be in the store and in Kafka before the first record is taken in (rule R15): else a
+            # store that is emptied now would look like a first start.
+            while state.owner == owner and not state.settled:
                 await self._checkpointer.checkpoint(lambda: [live])
+                if not state.settled:
+                    await asyncio.sleep(RETRY_S)
             if state.owner != owner:
                 raise FencedError(f"{state.id}: fenced while it was restored")
             if tp not in parts.consumer.assignment():

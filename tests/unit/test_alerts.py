@@ -157,9 +157,7 @@ def test_a_topic_made_anew_is_not_taken_for_a_replay() -> None:
     assert brief(told(ledger, later)) == [("readings-0-3", "firing", None)]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "readings", "readings-0", "readings-0-x", "-0-1", "readings-0--1"]
-)
+@pytest.mark.parametrize("text", ["", "readings", "readings-0", "readings-0-x", "-0-1", "readings-0--1"])
 def test_what_is_no_output_id(text: str) -> None:
     with pytest.raises(ValueError, match="topic-partition-offset"):
         Place.of(text)
