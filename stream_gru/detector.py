@@ -16,10 +16,13 @@ from torch import Tensor
 from stream_gru.batch import Bools, Floats
 
 _WATCHED = ("near", "far", "drift", "quiet", "noisy")
-FIELDS = {"drift": 1, "typical": len(_WATCHED), "record": len(_WATCHED)}
+FIELDS = {"drift": 1, "pace": 1, "typical": len(_WATCHED), "record": len(_WATCHED)}
 
 # A channel counts 1 where it reaches its level: so many times its mean, and never less than its record with a margin.
 _DRIFT = 0.1  # rate of the running mean of the far residual
+_PACE = 0.15  # rate of the running mean of the pace
+_FASTEST = 8.0  # one reading counts no more in it: a spike alone is no burst of noise
+_STILL = 1e-3  # pace that counts as none
 _MEANS = (6.0, 6.0, 6.0, 3.0, 3.0)
 _ADDED = (0.0, 0.0, 0.0, 2.0, 1.0)  # quiet and noisy are logarithms: steps that nobody would notice
 _MARGIN = 1.4
@@ -28,6 +31,7 @@ _YOUNG = 48.0  # levels are (1 + _YOUNG / readings) times as high: a short past 
 
 _TYPICAL = 1 / 3000  # rate of the channels' means
 _DECAY = 1 / 13_000  # a record's way back to the mean, a reading
+_SETTLED = 16  # readings, before which the channels say nothing
 _LEARNING = 64  # readings, from which on a record follows slowly where the channel is smooth or the reading anomalous:
 _GROWTH = (0.04, 0.04, 0.02, 0.02, 0.02)  # by this share of itself
 _CATCH_UP = (0.02, 0.02, 0.01, 0.01, 0.01)  # or, if that is more, of what it lacks
@@ -41,7 +45,8 @@ _HUGE = 1e37  # value of one channel
 class Detector(NamedTuple):
     """The part of the body that this module keeps."""
 
-    drift: Tensor  # (1, N) running mean of the far residual
+    drift: Tensor  # (1, N) running mean of the far residual, without its excess
+    pace: Tensor  # (1, N) running mean of |dx| / usual |dx|
     typical: Tensor  # (5, N) running mean of each channel
     record: Tensor  # (5, N) its decaying record
 
@@ -51,7 +56,7 @@ class Evidence(NamedTuple):
 
     near: Tensor  # residual of the forecast made one step before
     far: Tensor  # of the one made a horizon before, which has not yet adapted to a shift
-    activity: Tensor  # log of how much the series moves now against how much it usually does
+    pace: Tensor  # |dx| / usual |dx|
 
 
 class Constants(NamedTuple):
@@ -80,14 +85,17 @@ def score(
     `seen` (1, N) are the readings before, `floor` (1, N) the smallest residual that counts. Returns the score (1, N),
     1 = the threshold, and the new state.
     """
-    drift, typical, record = state
-    near, far, activity = evidence
-    drift = torch.lerp(drift, far, _DRIFT)
-    channel = torch.cat([near.abs(), far.abs(), drift.abs(), -activity, activity]).clamp(0, _HUGE)
+    drift, pace, typical, record = state
+    known = seen.clamp(min=1)
     tails = record / (typical + floor) - _TAIL_FROM
     margin = (_MARGIN + constant.tail * tails).clamp(_MARGIN, _MARGIN_MOST)
-    known = seen.clamp(min=1)
     level = torch.maximum(typical * constant.means, record * margin) * (1 + _YOUNG / known) + constant.added + floor
+    near, far = evidence.near, evidence.far
+    most = level[1:2]
+    drift = torch.lerp(drift, torch.maximum(torch.minimum(far, most), -most), _DRIFT)
+    pace = torch.lerp(pace, evidence.pace.clamp(max=_FASTEST), known.reciprocal().clamp(min=_PACE))
+    activity = (pace + _STILL).log()
+    channel = torch.cat([near.abs(), far.abs(), drift.abs(), -activity, activity]).clamp(0, _HUGE) * (seen >= _SETTLED)
     total = (channel / level).clamp(max=_LARGEST).pow(_POWER).sum(0, keepdim=True).pow(1 / _POWER)
 
     anomalous = total > 1
@@ -97,7 +105,7 @@ def score(
     grown = record + torch.where(slowly, step, lacks)
     usual = torch.where(slowly, torch.minimum(channel, level), channel)
     typical = torch.lerp(typical, usual, known.reciprocal().clamp(min=_TYPICAL))
-    return total, Detector(drift, typical, torch.lerp(grown, typical, _DECAY))
+    return total, Detector(drift, pace, typical, torch.lerp(grown, typical, _DECAY))
 
 
 class Verdict(NamedTuple):

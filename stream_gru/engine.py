@@ -10,22 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 from torch import Tensor
 
 from stream_gru import detector, features, settings
 from stream_gru.arena import Arena
 from stream_gru.batch import Forecasts, Ints, Level, Readings, waves
-from stream_gru.errors import SettingsError
+from stream_gru.errors import DataError, SettingsError
+from stream_gru.frame import frame
 from stream_gru.models import bundle as bundles
 from stream_gru.row import Layout
 
 # A product of fewer rows takes another path through the BLAS and rounds differently; small batches are filled up, so
 # that a reading's result does not depend on its batch.
 _LEAST = 16
+_OWN = 0  # the partition of the series that `score` is given
+MAX_ABS_VALUE = 1e30  # of a reading
 
 
 class Engine:
@@ -44,9 +49,10 @@ class Engine:
         """`bundle` is a folder, none: the one in the package. `features` is how many values a reading has, or their
         names; `capacity` the most series held at once. Raises `BundleError`, and `SettingsError` for the device."""
         self.device = _device(device)
-        self.names = tuple(features) if not isinstance(features, int) else ("value",) * features
+        self.features = _names(features)
         self.capacity = capacity
         self.detector = detector or settings.Detector()
+        self._scored = 0  # readings that `score` was given
         torch.set_num_threads(threads)
         self._take(bundles.load(bundle))
 
@@ -74,9 +80,40 @@ class Engine:
         cell = self._forecaster.cell
         columns = {**features.FIELDS, "expected": 3, "waiting": bundle.horizons[0], **detector.FIELDS}
         self._sizes = list(columns.values())
-        self.layout = Layout(len(self.names), {**columns, "hidden": cell.state_size})
+        self.layout = Layout(len(self.features), {**columns, "hidden": cell.state_size})
         hidden = cell.initial_state(1).detach().cpu().numpy()
         self.arena = Arena(self.layout, self.layout.fresh(hidden=hidden), self.capacity, self.device)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Which steps ahead `Forecasts.ahead` holds."""
+        return (1, *self.bundle.horizons)
+
+    def score(self, series: Sequence[str], timestamp: Sequence[Any], value: npt.ArrayLike) -> pl.DataFrame:
+        """Score N readings of any series, in order, and learn from them; for notebooks and for embedding.
+
+        `timestamp` is epoch ms, or datetimes of numpy, pandas or polars; `value` is (N,) or (N, F), None and NaN are
+        missing values. Call it again as more readings come: the series go on where they stopped. Returns a table with
+        the columns of the output record. Raises `DataError` for values that are infinite or larger than 1e30.
+        """
+        values = np.array(value, np.float64).reshape(len(series), len(self.features))
+        times = _epoch_ms(timestamp)
+        if bad := np.flatnonzero((np.abs(values) > MAX_ABS_VALUE).any(1)).tolist():
+            raise DataError(f"reading {bad[0]}: {values[bad[0]].tolist()} is infinite or larger than {MAX_ABS_VALUE:g}")
+        if _OWN not in self.arena.partitions:
+            self.arena.open(_OWN)
+        slots = self.arena.admit(_OWN, [name.encode() for name in series])
+        offsets = np.arange(self._scored, self._scored + len(slots))
+        self._scored += len(slots)
+        return frame(
+            series,
+            times,
+            offsets.astype(str).tolist(),
+            self.step(Readings(slots, offsets, times, values)),
+            features=self.features,
+            steps=self.steps,
+            model=self.bundle.name,
+        )
 
     def step(self, readings: Readings) -> Forecasts:
         """Score N readings and learn from them, in order. The rows that changed are marked dirty.
@@ -129,7 +166,7 @@ class Engine:
         heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
         heads["alarm"] = np.where(some, verdict.alarm, heads["alarm"])
         self.arena.heads[readings.slot] = heads
-        nothing = np.where(some, 0, np.nan)
+        nothing = np.where(judged.any(1), 0, np.nan)
         return Forecasts(
             y,
             steps[0, 0],
@@ -165,26 +202,26 @@ class Engine:
         """The straight line."""
         everything = self.arena.bodies.view(-1, self.layout.width)
         body = everything.index_select(0, index)  # (N, W)
-        known = sum(self._sizes)
-        old = body[:, :known].T.contiguous()
+        cell, columns = self._forecaster.cell, sum(self._sizes)
+        old = body[:, :columns].T.contiguous()
         seen, lags, averages, expected, waiting, *watched = torch.split(old, self._sizes)
         # score, against forecasts made before this reading
-        state = features.update(features.Features(seen, lags, averages), observed, self._constants)
-        evidence = detector.Evidence(
-            observed.dx - expected[:1], observed.dx - waiting[:1], features.activity(state, observed.floor)
-        )
+        known = features.Features(seen, lags, averages)
+        dx = observed.dx
+        evidence = detector.Evidence(dx - expected[:1], dx - waiting[:1], features.pace(known, observed))
         score, watch = detector.score(detector.Detector(*watched), evidence, seen, observed.floor, self._limits)
         # features
+        state = features.update(known, observed, self._constants)
         x, unit = features.inputs(state, observed)
         # step
-        cell = self._forecaster.cell
-        output, hidden = cell.step(x.T, body[:, known : known + cell.state_size])
+        memory = slice(columns, columns + cell.state_size)
+        output, hidden = cell.step(x.T, body[:, memory])
         # forecast
         ahead = self._forecaster.forecast(output, features.moves(state), unit).flatten(0, 1)  # (3 + 3 K, N)
         out = torch.cat([seen, score, expected, ahead])
-        new = torch.cat([*state, ahead[:3], waiting[1:] - observed.dx, ahead[3:4], *watch])
-        body[:, :known] = new.T
-        body[:, known : known + cell.state_size] = hidden
+        new = torch.cat([*state, ahead[:3], waiting[1:] - dx, ahead[3:4], *watch])
+        body[:, :columns] = new.T
+        body[:, memory] = hidden
         everything.index_copy_(0, index, body)
         return out
 
@@ -199,6 +236,19 @@ def _join(parts: Sequence[tuple[np.ndarray, Forecasts]], n: int) -> Forecasts:
             column[index] = getattr(part, field.name)
         columns.append(column)
     return Forecasts(*columns)
+
+
+def _names(features: int | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(features, int):
+        return tuple(features)
+    return ("value",) if features == 1 else tuple(f"value_{i + 1}" for i in range(features))
+
+
+def _epoch_ms(timestamp: Sequence[Any]) -> Ints:
+    times = np.asarray(timestamp)
+    if times.dtype.kind == "M" or times.dtype == object:
+        times = times.astype("datetime64[ms]")
+    return times.astype(np.int64)
 
 
 def _device(name: str) -> torch.device:

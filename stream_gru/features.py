@@ -139,7 +139,6 @@ def moves(state: Features) -> Tensor:
     return state.averages[:_MOVES]
 
 
-def activity(state: Features, floor: Tensor) -> Tensor:
-    """Log of the mean |dx| of late against that of long, (1, N): below 0 a series that went quiet."""
-    fast, slow = state.averages[-5:-4] + floor, state.averages[-3:-2] + floor
-    return (fast / slow).log()
+def pace(state: Features, observed: Observation) -> Tensor:
+    """How far the new reading lies from the last one, against what is usual for the series, (1, N)."""
+    return observed.dx.abs() / (state.averages[-3:-2] + observed.floor)

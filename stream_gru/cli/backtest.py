@@ -1,0 +1,64 @@
+"""`stream-gru backtest`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream_gru import settings
+from stream_gru.cli.config import Assign, Config, flags
+
+
+class Kind(StrEnum):
+    """The form of the tables."""
+
+    csv = "csv"
+    parquet = "parquet"
+
+
+def backtest(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="CSV or Parquet.")],
+    time: Annotated[str, typer.Option(help="The column with the time: ISO 8601, or epoch s, ms, us or ns.")],
+    value: Annotated[str, typer.Option(help="The column with the values; several, by commas, are judged together.")],
+    out: Annotated[Path, typer.Option(help="The folder for the results.")],
+    key: Annotated[
+        str | None, typer.Option(help="The column that names the series; without it each file is one, by its name.")
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw a picture of each file.")] = False,
+    kind: Annotated[Kind, typer.Option("--format", help="Of the tables.")] = Kind.csv,
+    config: Config = None,
+    assign: Assign = None,
+) -> None:
+    """Score history files as a worker would, without Kafka or Redis. An empty cell is a missing value."""
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from stream_gru.engine import Engine
+    from stream_gru.tools import backtest as tool
+
+    loaded = settings.load(config, flags(assign))
+    values = value.split(",")
+    tables = tool.read(files, time, values, key)
+    engine = Engine(
+        loaded.model.bundle,
+        features=values,
+        capacity=sum(len(set(table.series)) for table in tables) or 1,
+        device=loaded.model.device,
+        threads=loaded.model.threads,
+        detector=loaded.detector,
+    )
+    console = Console(stderr=True)
+    with Progress(console=console) as progress:
+        task = progress.add_task("readings", total=sum(map(len, tables)))
+        results = tool.run(
+            engine, files, tables, out, kind=kind.value, plot=plot, tell=lambda n: progress.advance(task, n)
+        )
+    summary = Table("file", "readings", "anomalous", "alerts", "table")
+    for result in results:
+        counts = (result.readings, result.anomalies, result.alerts)
+        summary.add_row(str(result.file), *(f"{count:,}" for count in counts), str(result.table))
+    console.print(summary)
