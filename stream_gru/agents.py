@@ -25,7 +25,7 @@ from stream_gru import kafka
 from stream_gru import settings as settings_
 from stream_gru.alerter import Alerter, Record, UnavailableError
 from stream_gru.errors import BrokerError
-from stream_gru.faust_link import FaustLink
+from stream_gru.faust_link import Consumer, FaustLink
 from stream_gru.metrics import Metrics
 from stream_gru.settings import Kafka, Settings
 
@@ -77,6 +77,7 @@ def create_app(settings: Settings, metrics: Metrics, partitions: int = 1) -> App
     """The app, not started. `partitions` is how many the anomalies topic has."""
     made = App(group_id(settings), **_options(settings, partitions))
     made.settings = settings
+    made.transport.Consumer = Consumer
     anomalies = made.topic(
         settings.topics.anomalies, key_type=bytes, value_type=bytes, value_serializer="raw", allow_empty=True
     )

@@ -29,6 +29,7 @@ from aiokafka.errors import KafkaError
 from stream_gru import kafka
 from stream_gru.errors import BrokerError, StreamGruError
 from stream_gru.metrics import Metrics
+from stream_gru.polite import polite
 from stream_gru.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class _Listener:
         """Connect and read until an error."""
         options = kafka.aiokafka_options(self._settings.kafka)
         async with (
-            AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="latest") as consumer,
+            polite(AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="latest")) as consumer,
             AIOKafkaProducer(**options) as producer,
         ):
             looked = float("-inf")

@@ -11,14 +11,29 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted, NotReady, ProducerSendError
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
 from faust.types import TP
 
 from stream_gru import kafka
 from stream_gru.alerter import Record, UnavailableError, unpack_key
 from stream_gru.alerts import Alert
+from stream_gru.polite import polite
 from stream_gru.settings import Settings
 
 _encode = msgspec.json.encode
+
+
+class _ConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc] # faust has no types
+    def _create_consumer(self, loop: Any) -> Any:
+        return polite(super()._create_consumer(loop=loop))
+
+
+class Consumer(FaustConsumer):  # type: ignore[misc] # faust has no types
+    """Faust's, made polite."""
+
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
 
 class FaustLink:
