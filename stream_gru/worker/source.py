@@ -22,8 +22,18 @@ from stream_gru.worker.watchdog import Watchdog
 
 _POLL_MS = 200
 _WAIT_S = 1.0
+_FIRST_BATCH = 512
+_STEP_S = 0.2  # how long one step may keep the event loop, and with it the heartbeats, waiting
 
 Polled = Mapping[TopicPartition, Sequence[Any]]
+
+
+def fitting(most: int, took: float, limit: int) -> int:
+    """How many readings to ask for next, after a step of `most` or fewer took so long.
+
+    Readings of a thousand series are one wave, those of one series a thousand waves: only time tells.
+    """
+    return max(1, min(limit, int(most * min(2.0, _STEP_S / max(took, 1e-6)))))
 
 
 class Source:
@@ -44,6 +54,7 @@ class Source:
         self._open.set()
         self._idle = asyncio.Event()
         self._stopping = False
+        self._most = min(_FIRST_BATCH, parts.settings.worker.max_batch)  # readings to ask for
 
     def stop(self) -> None:
         """Let `run` return after the batch in hand."""
@@ -92,8 +103,7 @@ class Source:
 
     async def _poll(self) -> Polled:
         """Readings, or nothing after a while. A rebalance may keep `getmany` far longer than its timeout."""
-        consumer, most = self._parts.consumer, self._parts.settings.worker.max_batch
-        poll = asyncio.ensure_future(consumer.getmany(timeout_ms=_POLL_MS, max_records=most))
+        poll = asyncio.ensure_future(self._parts.consumer.getmany(timeout_ms=_POLL_MS, max_records=self._most))
         while not poll.done():
             await asyncio.wait({poll}, timeout=_WAIT_S)
             self._watchdog.turn()
@@ -122,7 +132,10 @@ class Source:
         with stage.labels("load").time():
             admitted = await self._admission.admit(polled, decoded)
         with stage.labels("step").time():
+            began = time.perf_counter()
             forecasts = parts.engine.step(admitted.readings)
+            took = time.perf_counter() - began
+        self._most = fitting(self._most, took, parts.settings.worker.max_batch)
         self._outbox.put(polled, decoded, admitted, forecasts)
         return len(polled)
 
