@@ -46,9 +46,11 @@ def show(
 
 def check(config: Config = None, assign: Assign = None) -> None:
     """Say what is wrong with the settings, or that nothing is. Exit code 2 if something is."""
-    from stream_gru import codecs
+    from stream_gru import codecs, stores
 
-    codecs.load(settings.load(config, flags(assign)).input, ())  # raises for fields that do not go together
+    loaded = settings.load(config, flags(assign))
+    codecs.load(loaded.input, ())  # fields that do not go together
+    stores.connect(loaded.state.url.get_secret_value(), buckets=loaded.state.buckets, timeout_s=1)  # no such store
     typer.echo("the configuration is valid")
 
 

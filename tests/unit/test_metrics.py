@@ -1,0 +1,74 @@
+"""The endpoints, and the histogram that takes arrays."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from prometheus_client import generate_latest
+
+from stream_gru.metrics import Health, Metrics, Server
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+@pytest.fixture
+def server(health: Health) -> Iterator[Server]:
+    server = Server("127.0.0.1", 0, Metrics(), health)
+    yield server
+    server.close()
+
+
+def get(server: Server, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}") as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_arrays_are_counted_in_their_buckets() -> None:
+    metrics = Metrics()
+    metrics.latency.observe(np.array([0.001, 0.005, 0.02, 700.0]))
+    metrics.latency.observe(np.array([0.0075]))
+    lines = generate_latest(metrics.registry).decode().splitlines()
+    assert 'stream_gru_latency_seconds_bucket{le="0.005"} 2.0' in lines  # bounds belong to their bucket
+    assert 'stream_gru_latency_seconds_bucket{le="0.01"} 3.0' in lines
+    assert 'stream_gru_latency_seconds_bucket{le="600.0"} 4.0' in lines
+    assert 'stream_gru_latency_seconds_bucket{le="+Inf"} 5.0' in lines
+    assert "stream_gru_latency_seconds_count 5.0" in lines
+
+
+def test_ready_needs_every_part(server: Server, health: Health) -> None:
+    assert get(server, "/ready")[0] == 503  # nothing has reported yet
+    health.report("store")
+    health.report("assignment", "being restored")
+    status, body = get(server, "/ready")
+    assert status == 503
+    assert json.loads(body)["parts"]["assignment"] == "being restored"
+    health.report("assignment")
+    assert get(server, "/ready")[0] == 200
+    health.stalled = "no turn"
+    assert get(server, "/ready")[0] == get(server, "/health")[0] == 503
+
+
+def test_waiting_is_unready_but_healthy(server: Server, health: Health) -> None:
+    health.report("store", "does not answer")
+    assert get(server, "/ready")[0] == 503
+    assert get(server, "/health")[0] == 200
+
+
+def test_metrics_page(server: Server) -> None:
+    status, page = get(server, "/metrics")
+    assert status == 200
+    assert "stream_gru_ready 0.0" in page
+    assert 'stream_gru_dead_letters_total{reason="invalid_json"} 0.0' in page
+    assert get(server, "/nothing")[0] == 404
