@@ -32,7 +32,7 @@ class Plan:
     weight_decay: float = 0.01
     clip: float = 1.0
     warm_up: int = 60  # steps
-    batch: int = 64  # windows
+    batch: int = 32  # windows
     length: int = 1024  # of a window, readings
     chunk: int = 256  # gradients reach so far back
 
