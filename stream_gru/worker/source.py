@@ -82,9 +82,9 @@ class Source:
             self._idle.clear()
             polled = await self._poll()
             if polled:
-                n = await self._score(polled)
-                if n < settings.worker.max_batch // 4:
-                    await asyncio.sleep(settings.worker.linger_ms / 1000)
+                await self._score(polled)
+                if not self._behind():
+                    await asyncio.sleep(settings.worker.linger_ms / 1000)  # a fuller batch costs less a reading
 
     async def _held(self) -> bool:
         """Take nothing in while outputs or checkpoints lag, or `hold` asks for it. Heartbeats need no polls."""
@@ -102,8 +102,28 @@ class Source:
         return False
 
     async def _poll(self) -> Polled:
-        """Readings, or nothing after a while. A rebalance may keep `getmany` far longer than its timeout."""
-        poll = asyncio.ensure_future(self._parts.consumer.getmany(timeout_ms=_POLL_MS, max_records=self._most))
+        """A share of each partition's readings; if there are none, whatever comes first within a while.
+
+        With shares a batch has many series, which makes few waves, and its outputs go out to all partitions at once.
+        """
+        consumer, live = self._parts.consumer, self._parts.live
+        before = dict(live)
+        polled: dict[TopicPartition, Sequence[Any]] = {}
+        for tp in before:
+            polled.update(await self._getmany(tp, timeout_ms=0, max_records=max(1, self._most // len(before))))
+        if not polled:
+            polled.update(await self._getmany(timeout_ms=_POLL_MS, max_records=self._most))
+        for tp in list(polled):
+            if tp in before and tp in live and live[tp] is not before[tp]:
+                # A rebalance came between: nobody can tell to which of the two assignments these records belong.
+                del polled[tp]
+                consumer.seek(tp, live[tp].state.position)
+        return polled
+
+    async def _getmany(self, *partitions: TopicPartition, timeout_ms: int, max_records: int) -> Polled:
+        """A rebalance may keep aiokafka's `getmany` far longer than its timeout; that is no stall."""
+        consumer = self._parts.consumer
+        poll = asyncio.ensure_future(consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records))
         while not poll.done():
             await asyncio.wait({poll}, timeout=_WAIT_S)
             self._watchdog.turn()
@@ -118,12 +138,17 @@ class Source:
             return {}
         return polled
 
-    async def _score(self, records: Polled) -> int:
-        """One batch, as far as the outbox; how many readings it had."""
+    def _behind(self) -> bool:
+        """Whether more readings are known to wait."""
+        highwater = self._parts.consumer.highwater
+        return any((highwater(tp) or 0) > live.state.position for tp, live in self._parts.live.items())
+
+    async def _score(self, records: Polled) -> None:
+        """One batch, as far as the outbox."""
         parts, stage = self._parts, self._parts.metrics.stage
         polled = flatten(records, parts.live)
         if not len(polled):
-            return 0
+            return
         parts.metrics.batch.observe(len(polled))
         parts.metrics.runs.inc()
         stage.labels("queue").observe(max(0.0, time.time() - int(polled.timestamp.min()) / 1000))
@@ -137,7 +162,6 @@ class Source:
             took = time.perf_counter() - began
         self._most = fitting(self._most, took, parts.settings.worker.max_batch)
         self._outbox.put(polled, decoded, admitted, forecasts)
-        return len(polled)
 
     async def _make_room(self, n: int) -> None:
         """Evict until `n` rows fit; where too many have changed, a checkpoint comes first (rules R7, R8)."""
