@@ -153,7 +153,6 @@ def _options(settings: Settings, partitions: int) -> dict[str, Any]:
     """Our settings in Faust's words."""
     servers = settings.kafka.bootstrap_servers.split(",")
     session_s, request_s = settings.kafka.session_timeout_s, settings.kafka.request_timeout_s
-    join_s = settings.kafka.rebalance_timeout_s + 5.0  # to join takes as long as the slowest member, and is a request
     return {
         "broker": [URL(f"kafka://{server.strip()}") for server in servers],
         "broker_credentials": _credentials(settings.kafka),
@@ -161,7 +160,7 @@ def _options(settings: Settings, partitions: int) -> dict[str, Any]:
         "broker_session_timeout": session_s,
         "broker_heartbeat_interval": session_s / 3,
         "broker_rebalance_timeout": settings.kafka.rebalance_timeout_s,
-        "broker_request_timeout": max(request_s, session_s, join_s),
+        "broker_request_timeout": max(request_s, session_s),  # Faust insists
         "broker_max_poll_interval": 300.0,
         "producer_request_timeout": request_s,
         "producer_compression_type": None if (name := settings.kafka.compression) == "none" else name,

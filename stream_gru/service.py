@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stream_gru import commands
+from stream_gru import commands, logs
 from stream_gru.errors import SettingsError, StreamGruError
 from stream_gru.metrics import Health, Metrics, Server
 from stream_gru.settings import Settings
@@ -31,10 +31,9 @@ log = logging.getLogger(__name__)
 _GRACE_S = 8.0  # for a clean end after a signal
 _FAILED_GRACE_S = 2.5  # for the other parts once one has failed
 _LAST_S = 0.5  # for what had to be cancelled
-_STOP_APP_S = 2.0
+_STOP_APP_S = 6.0
 _POLL_S = 0.2  # Faust has nothing that one could wait on for its crash
 _BACKOFF_S, _MAX_BACKOFF_S = 1.0, 30.0
-_LIBRARIES = ("aiokafka", "asyncio", "faust", "kafka", "mode")
 
 
 class Scorer(Protocol):
@@ -63,7 +62,7 @@ def run(settings: Settings, scorer: Callable[[Settings], Scorer] | None = None) 
     0 after a signal, 1 for an error, 2 for one that the user can mend; errors are logged to stderr. Where threads are
     left that would keep the interpreter from ending, the process ends here and now. `scorer` makes the data plane.
     """
-    _log_to_stderr(settings)
+    logs.to_stderr(settings.log_level)
     loop = asyncio.new_event_loop()
     code = loop.run_until_complete(_serve(settings, scorer or _worker))
     # Not asyncio.run: it waits for every task and every thread, and Faust's do not always end.
@@ -211,11 +210,3 @@ def _exit_code(name: str, error: BaseException | None) -> int:
         return 2
     log.error("%s failed", name, exc_info=error)
     return 1
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=settings.log_level.upper())
-    # At their lowest levels the libraries log keys and values of records.
-    quiet = logging.INFO if settings.log_level == "debug" else logging.WARNING
-    for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(max(quiet, logging.getLogger().level))

@@ -19,8 +19,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from stream_gru import agents, service
 from stream_gru.agents import MAX_BATCH, changelog_topic
 from stream_gru.kafka import aiokafka_options, kafka_python_options
+from stream_gru.metrics import Health, Metrics
 from stream_gru.settings import Alerts, Settings, environment
 from stream_gru.tools.embedded import EmbeddedKafka, KafkaServer, free_port
 from stream_gru.tools.processes import Child, wait_until
@@ -146,6 +148,34 @@ async def test_what_was_firing_during_an_outage_of_the_alerter_is_not_silent(sta
     await topics.write(payload(6, anomaly=False))
     await topics.read(2)
     assert topics.alerts[1]["reason"] == "normal"
+
+
+async def test_a_crash_of_the_app_is_got_over_in_the_same_process(
+    settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[agents.App] = []
+    create_app = agents.create_app
+
+    def creating(settings: Settings, metrics: Metrics, partitions: int) -> agents.App:
+        made.append(create_app(settings, metrics, partitions))
+        return made[-1]
+
+    monkeypatch.setattr(agents, "create_app", creating)
+    health = Health()
+    running = asyncio.create_task(service._alerts(settings, Metrics(), health))
+    try:
+        await topics.write(payload(0, alert=True))
+        assert len(await topics.read(1)) == 1
+        assert len(await topics.quiet()) == 1
+        await made[0].crash(RuntimeError("as Faust does when a commit fails"))
+        await topics.write(payload(1), payload(2, anomaly=False), payload(3, "fan", alert=True))
+        told = await topics.read(3, 30)
+        assert told[1:] == [("readings-0-0", "resolved"), ("readings-0-3", "firing")]
+        assert len(made) == 2
+        assert health.ready
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_rebalances_lose_nothing(start: Start, topics: Topics) -> None:
