@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.batch import Bools, Floats, Ints
 
 _WATCHED = ("near", "far", "drift", "quiet", "noisy")
 FIELDS = {"drift": 1, "pace": 1, "typical": len(_WATCHED), "record": len(_WATCHED)}
@@ -33,13 +34,13 @@ _TYPICAL = 1 / 3000  # rate of the channels' means
 _DECAY = 1 / 13_000  # a record's way back to the mean, a reading
 _SETTLED = 16  # readings, before which the channels say nothing
 _LEARNING = 64  # readings, from which on a record follows slowly where the channel is smooth or the reading anomalous:
-_GROWTH = (0.04, 0.04, 0.02, 0.02, 0.02)  # by this share of itself
-_CATCH_UP = (0.02, 0.02, 0.01, 0.01, 0.01)  # or, if that is more, of what it lacks
-_SMOOTH = (0.0, 0.0, 1.0, 1.0, 1.0)  # channels that creep up on their record, reading by reading
+_GROWTH = (0.03, 0.03, 0.014, 0.014, 0.014)  # by this share of itself
+_CATCH_UP = (0.016, 0.016, 0.005, 0.005, 0.005)  # and of what it lacks
+_SMOOTH = (1.0, 1.0, -1.0, -1.0, -1.0)  # -1: channels that creep up on their record, reading by reading
+_UP, _DOWN = (1.0, 1.0, 1.0, -1.0, 1.0), (-1.0, -1.0, -1.0, 0.0, 0.0)  # of residuals the size, of activity one side
 
 _POWER = 4  # channels, and features, are combined by this norm: close to the largest, but they add up
 _LARGEST = 1e6  # score of one channel
-_HUGE = 1e37  # value of one channel
 
 
 class Detector(NamedTuple):
@@ -51,60 +52,80 @@ class Detector(NamedTuple):
     record: Tensor  # (5, N) its decaying record
 
 
-class Evidence(NamedTuple):
-    """What is judged of a reading, (1, N) each."""
-
-    near: Tensor  # residual of the forecast made one step before
-    far: Tensor  # of the one made a horizon before, which has not yet adapted to a shift
-    pace: Tensor  # |dx| / usual |dx|
-
-
 class Constants(NamedTuple):
     """One number for each channel, (5, 1), on the device."""
 
     means: Tensor
     added: Tensor
-    tail: Tensor
+    margin: Tensor  # where record / mean is 0
+    tail: Tensor  # what the margin grows by with record / mean
     growth: Tensor
     catch_up: Tensor
-    smooth: Tensor
+    smooth: Tensor  # -1, and 1 for the channels that are not
+    up: Tensor  # factors whose larger product with the signed channel is the channel
+    down: Tensor
 
     @classmethod
     def on(cls, device: torch.device | str = "cpu") -> Constants:
         """The constants on `device`."""
         tail = [0.0 if added else _TAIL for added in _ADDED]
-        columns = (_MEANS, _ADDED, tail, _GROWTH, _CATCH_UP, _SMOOTH)
+        margin = [_MARGIN - grows * _TAIL_FROM for grows in tail]
+        columns = (_MEANS, _ADDED, margin, tail, _GROWTH, _CATCH_UP, _SMOOTH, _UP, _DOWN)
         return cls(*(torch.tensor(column, device=device)[:, None] for column in columns))
 
 
-def score(
-    state: Detector, evidence: Evidence, seen: Tensor, floor: Tensor, constant: Constants
-) -> tuple[Tensor, Detector]:
+class Youth(NamedTuple):
+    """What the number of readings seen before means for the detector, (1, N) each."""
+
+    level: Tensor  # what levels are multiplied by
+    pace: Tensor  # rates
+    typical: Tensor
+    settled: Tensor  # 1, and 0 while the channels say nothing
+    learning: Tensor  # 0, and inf while records take everything in
+
+
+def youth(seen: Ints) -> npt.NDArray[np.float32]:
+    """The columns of `Youth`, (5, N), on the host."""
+    rate = 1 / np.maximum(seen, 1)
+    columns = np.empty((len(Youth._fields), len(seen)), np.float32)
+    columns[0] = 1 + _YOUNG * rate
+    columns[1] = np.maximum(rate, _PACE)
+    columns[2] = np.maximum(rate, _TYPICAL)
+    columns[3] = seen >= _SETTLED
+    columns[4] = np.where(seen >= _LEARNING, 0, np.inf)
+    return columns
+
+
+class Evidence(NamedTuple):
+    """What is judged of a reading."""
+
+    residuals: Tensor  # (2, N) of the forecasts made a step before, and a horizon before: it knew nothing of a shift
+    step: Tensor  # (1, N) |dx| / usual |dx|
+    floor: Tensor  # (1, N) the smallest residual that counts
+
+
+def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) -> tuple[Tensor, Detector]:
     """Score a reading against what was known before it, then learn from it.
 
-    `seen` (1, N) are the readings before, `floor` (1, N) the smallest residual that counts. Returns the score (1, N),
-    1 = the threshold, and the new state.
+    Returns the score (1, N), 1 = the threshold, and the new state.
     """
+    residuals, step, floor = evidence
     drift, pace, typical, record = state
-    known = seen.clamp(min=1)
-    tails = record / (typical + floor) - _TAIL_FROM
-    margin = (_MARGIN + constant.tail * tails).clamp(_MARGIN, _MARGIN_MOST)
-    level = torch.maximum(typical * constant.means, record * margin) * (1 + _YOUNG / known) + constant.added + floor
-    near, far = evidence.near, evidence.far
+    margin = torch.addcmul(constant.margin, constant.tail, record / (typical + floor)).clamp(_MARGIN, _MARGIN_MOST)
+    level = torch.maximum(typical * constant.means, record * margin)
+    level = torch.addcmul(constant.added + floor, level, age.level)
     most = level[1:2]
-    drift = torch.lerp(drift, torch.maximum(torch.minimum(far, most), -most), _DRIFT)
-    pace = torch.lerp(pace, evidence.pace.clamp(max=_FASTEST), known.reciprocal().clamp(min=_PACE))
+    drift = torch.lerp(drift, residuals[1:].clamp(-most, most), _DRIFT)
+    pace = torch.lerp(pace, step.clamp(max=_FASTEST), age.pace)
     activity = (pace + _STILL).log()
-    channel = torch.cat([near.abs(), far.abs(), drift.abs(), -activity, activity]).clamp(0, _HUGE) * (seen >= _SETTLED)
-    total = (channel / level).clamp(max=_LARGEST).pow(_POWER).sum(0, keepdim=True).pow(1 / _POWER)
+    signed = torch.cat([residuals, drift, activity, activity]) * age.settled
+    channel = torch.maximum(signed * constant.up, signed * constant.down)
+    total = torch.linalg.vector_norm((channel / level).clamp(max=_LARGEST), _POWER, 0, keepdim=True)
 
-    anomalous = total > 1
-    slowly = (anomalous | (constant.smooth > 0)) & (seen >= _LEARNING)
     lacks = (channel - record).clamp(min=0)
-    step = torch.minimum(lacks, torch.maximum(constant.growth * record, constant.catch_up * lacks))
-    grown = record + torch.where(slowly, step, lacks)
-    usual = torch.where(slowly, torch.minimum(channel, level), channel)
-    typical = torch.lerp(typical, usual, known.reciprocal().clamp(min=_TYPICAL))
+    slowly = torch.minimum(lacks, torch.addcmul(constant.growth * record, constant.catch_up, lacks))
+    grown = record + torch.where(total > constant.smooth + age.learning, slowly, lacks)
+    typical = torch.lerp(typical, torch.minimum(channel, level), age.typical)
     return total, Detector(drift, pace, typical, torch.lerp(grown, typical, _DECAY))
 
 

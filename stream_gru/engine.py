@@ -78,7 +78,7 @@ class Engine:
         self._constants = features.Constants.on(self.device)
         self._limits = detector.Constants.on(self.device)
         cell = self._forecaster.cell
-        columns = {**features.FIELDS, "expected": 3, "waiting": bundle.horizons[0], **detector.FIELDS}
+        columns = {**features.FIELDS, "pending": 3 + bundle.horizons[0], **detector.FIELDS}
         self._sizes = list(columns.values())
         self.layout = Layout(len(self.features), {**columns, "hidden": cell.state_size})
         hidden = cell.initial_state(1).detach().cpu().numpy()
@@ -136,19 +136,20 @@ class Engine:
         pairs = np.flatnonzero(present)  # (N,) of the B F values
         of = pairs // y.shape[1]
 
+        seen = heads["seen"]
+        before = seen.ravel()[pairs]
         observed = features.observe(
-            y.ravel()[pairs], last.ravel()[pairs], readings.timestamp[of], heads["timestamp"][of]
+            y.ravel()[pairs], readings.timestamp[of], last.ravel()[pairs], heads["timestamp"][of], before
         )
-        out = self._step(readings.slot[of] * y.shape[1] + pairs % y.shape[1], observed)
-        seen, raw, relative = out[0], out[1], out[2:]
+        columns = np.concatenate([observed, detector.youth(before)])
+        out = self._step(readings.slot[of] * y.shape[1] + pairs % y.shape[1], columns)
 
         # From the present features back to all of them.
-        judged = np.zeros(y.shape, np.bool_)
-        judged.ravel()[pairs] = seen >= self.detector.min_n_samples_seen
+        judged = present & (seen >= self.detector.min_n_samples_seen)
         scores = np.zeros(y.shape)
-        scores.ravel()[pairs] = raw
-        steps = np.full((len(relative), y.size), np.nan)
-        steps[:, pairs] = relative
+        scores.ravel()[pairs] = out[0]
+        steps = np.full((len(out) - 1, y.size), np.nan)
+        steps[:, pairs] = out[1:]
         steps = steps.reshape(-1, 3, *y.shape)  # (2 + K, 3, B, F)
         steps[0] += last
         steps[1:] += y
@@ -161,6 +162,7 @@ class Engine:
         level[late] = Level.LATE
         level[covered] = Level.COVERED
 
+        heads["seen"] = seen + present
         heads["last"] = np.where(present, y, last)
         heads["offset"] = np.where(live, readings.offset, heads["offset"])
         heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
@@ -184,32 +186,33 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self, bodies: Ints, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Step N `bodies`, all different, by what was observed (OBSERVED, N).
-
-        Returns (8 + 3 K, N): readings seen before, score, the forecast that had been made of this reading (median,
+        """Step N `bodies`, all different, by what was observed: the columns of `features` and `detector`, one below the
+        other. Returns (7 + 3 K, N): score, the forecast that had been made of this reading (median,
         lower, upper, relative to the value before it), and those of the next one and at each horizon (relative to it).
         """
         n = len(bodies)
         if n == 0:
-            return np.empty((8 + 3 * len(self.bundle.horizons), 0), np.float32)
+            return np.empty((7 + 3 * len(self.bundle.horizons), 0), np.float32)
         if n < _LEAST:  # the same rows again: each is written several times with the same content
             again = np.arange(_LEAST) % n
             bodies, columns = bodies[again], columns[:, again]
         index, observed = torch.from_numpy(bodies).to(self.device), torch.from_numpy(columns).to(self.device)
-        return self._apply(index, features.Observation.of(observed))[:, :n].cpu().numpy()
+        return self._apply(index, observed)[:, :n].cpu().numpy()
 
-    def _apply(self, index: Tensor, observed: features.Observation) -> Tensor:
+    def _apply(self, index: Tensor, observations: Tensor) -> Tensor:
         """The straight line."""
+        observed = features.Observation.of(observations)
+        age = detector.Youth(*torch.split(observations[features.OBSERVED :], 1))
         everything = self.arena.bodies.view(-1, self.layout.width)
         body = everything.index_select(0, index)  # (N, W)
         cell, columns = self._forecaster.cell, sum(self._sizes)
         old = body[:, :columns].T.contiguous()
-        seen, lags, averages, expected, waiting, *watched = torch.split(old, self._sizes)
+        lags, averages, pending, *watched = torch.split(old, self._sizes)
         # score, against forecasts made before this reading
-        known = features.Features(seen, lags, averages)
-        dx = observed.dx
-        evidence = detector.Evidence(dx - expected[:1], dx - waiting[:1], features.pace(known, observed))
-        score, watch = detector.score(detector.Detector(*watched), evidence, seen, observed.floor, self._limits)
+        known = features.Features(lags, averages)
+        residuals = observed.dx - pending[2:4]
+        evidence = detector.Evidence(residuals, features.pace(known, observed), observed.floor)
+        score, watch = detector.score(detector.Detector(*watched), evidence, age, self._limits)
         # features
         state = features.update(known, observed, self._constants)
         x, unit = features.inputs(state, observed)
@@ -218,8 +221,8 @@ class Engine:
         output, hidden = cell.step(x.T, body[:, memory])
         # forecast
         ahead = self._forecaster.forecast(output, features.moves(state), unit).flatten(0, 1)  # (3 + 3 K, N)
-        out = torch.cat([seen, score, expected, ahead])
-        new = torch.cat([*state, ahead[:3], waiting[1:] - dx, ahead[3:4], *watch])
+        out = torch.cat([score, pending[2:3], pending[:2], ahead])
+        new = torch.cat([*state, ahead[1:3], ahead[:1], pending[4:] - observed.dx, ahead[3:4], *watch])
         body[:, :columns] = new.T
         body[:, memory] = hidden
         everything.index_copy_(0, index, body)

@@ -29,8 +29,8 @@ _RATES = (
 )
 _LAGS = 2  # differences before the last one
 
-FIELDS = {"seen": 1, "lags": _LAGS, "averages": len(_RATES)}
-INPUTS = (_MOVES + _LAGS + 1) + (_SIZES - 1) + 2 + 1 + 4
+FIELDS = {"lags": _LAGS, "averages": len(_RATES)}
+INPUTS = (_MOVES + _LAGS + 1) + (_SIZES - 1) + 2 + 5
 
 _LIMIT = 8.0  # of every input
 _TINY = 1e-30  # the smallest size of anything
@@ -41,16 +41,16 @@ _DAY_MS = 86_400_000
 _MOVED = slice(0, _MOVES)  # targets of levels and trends: 0 (the new value itself), dx
 _DX = slice(len(LEVELS), len(LEVELS) + 1)
 _HABITS = slice(_MOVES, _MOVES + 2)  # unchanged, log gap
-_CONTEXT = slice(_MOVES + 1, _MOVES + 5)  # log gap, hour cosine and sine, log |y|
-_Y = slice(_MOVES + 5, _MOVES + 6)
-_FLOOR = slice(_MOVES + 6, _MOVES + 7)
-OBSERVED = _MOVES + 7
+_CONTEXT = slice(_MOVES + 1, _MOVES + 6)  # log gap, hour cosine and sine, log |y|, log of the readings seen
+_Y = slice(_MOVES + 6, _MOVES + 7)
+_FLOOR = slice(_MOVES + 7, _MOVES + 8)
+_RATE = slice(_MOVES + 8, _MOVES + 9)
+OBSERVED = _MOVES + 9
 
 
 class Features(NamedTuple):
     """The part of the body that this module keeps."""
 
-    seen: Tensor  # (1, N) readings so far
     lags: Tensor  # (2, N) the differences before the last one, newest first
     averages: Tensor  # (20, N) levels, trends, errors, sizes, habits; rates in `_RATES`
 
@@ -61,15 +61,19 @@ class Observation(NamedTuple):
     columns: Tensor  # (OBSERVED, N)
     dx: Tensor  # the difference to the last value
     floor: Tensor  # the smallest difference that means anything
+    rate: Tensor  # 1 / readings seen before, at most 1
 
     @classmethod
     def of(cls, columns: Tensor) -> Observation:
         """Name the parts of what `observe` gave."""
-        return cls(columns, columns[_DX], columns[_FLOOR])
+        return cls(columns, columns[_DX], columns[_FLOOR], columns[_RATE])
 
 
-def observe(y: Floats, last: Floats, timestamp: Ints, last_timestamp: Ints) -> npt.NDArray[np.float32]:
-    """Readings (N,) and what came before them -> columns (OBSERVED, N). `last` is NaN for the first of a series."""
+def observe(y: Floats, timestamp: Ints, last: Floats, last_timestamp: Ints, seen: Ints) -> npt.NDArray[np.float32]:
+    """Readings (N,) and what came before them -> columns (OBSERVED, N).
+
+    `last` is NaN for the first reading of a series, `seen` is how many there were before.
+    """
     first = np.isnan(last)
     dx = np.where(first, 0, y - last)
     with np.errstate(over="ignore"):  # the timestamp of a series never seen is the smallest there is
@@ -83,8 +87,10 @@ def observe(y: Floats, last: Floats, timestamp: Ints, last_timestamp: Ints) -> n
     columns[_MOVES + 2] = np.cos(angle)
     columns[_MOVES + 3] = np.sin(angle)
     columns[_MOVES + 4] = np.log1p(size) * 0.1
+    columns[_MOVES + 5] = np.log1p(seen + 1)
     columns[_Y] = y
     columns[_FLOOR] = size * _NOISE + _TINY
+    columns[_RATE] = 1 / np.maximum(seen, 1)
     return columns
 
 
@@ -103,14 +109,14 @@ class Constants(NamedTuple):
 
 def update(state: Features, observed: Observation, constant: Constants) -> Features:
     """Take in a reading of each series."""
-    seen, lags, averages = state
+    lags, averages = state
     dx = observed.dx
     averages = torch.addcmul(averages, dx, constant.shift)
     levels, trends = averages[: len(LEVELS)], averages[len(LEVELS) : _MOVES]
     misses = torch.cat([dx, levels, trends - dx, dx, levels[:1], dx]).abs()  # of the anchors, and the three sizes
     target = torch.cat([observed.columns[_MOVED], misses, observed.columns[_HABITS]])
-    rates = torch.maximum(constant.rates, seen.clamp(min=1).reciprocal())
-    return Features(seen + 1, torch.cat([trends[:1], lags[:1]]), torch.lerp(averages, target, rates))
+    rates = torch.maximum(constant.rates, observed.rate)
+    return Features(torch.cat([trends[:1], lags[:1]]), torch.lerp(averages, target, rates))
 
 
 def inputs(state: Features, observed: Observation) -> tuple[Tensor, Tensor]:
@@ -118,7 +124,7 @@ def inputs(state: Features, observed: Observation) -> tuple[Tensor, Tensor]:
 
     The unit is the running error of the best anchor.
     """
-    seen, lags, averages = state
+    lags, averages = state
     sizes = averages[_MOVES : _MOVES + _SIZES] + observed.floor
     logs = sizes.log()
     ratios = torch.cat([averages[:_MOVES], lags, observed.columns[_Y]]) / sizes[-1:]
@@ -127,7 +133,6 @@ def inputs(state: Features, observed: Observation) -> tuple[Tensor, Tensor]:
             torch.copysign(ratios.abs().log1p(), ratios),
             logs[:-1] - logs[-1:],
             averages[_MOVES + _SIZES :],
-            seen.log1p(),
             observed.columns[_CONTEXT],
         ]
     )

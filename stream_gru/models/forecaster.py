@@ -31,6 +31,8 @@ class Forecaster(nn.Module):
         reach = torch.ones(len(self.steps), features.ANCHORS - 1, 1)
         reach[:, -len(features.TRENDS) :, 0] = torch.tensor(self.steps, dtype=torch.float32)[:, None]
         self.reach: Tensor
+        self.sides: Tensor
+        self.register_buffer("sides", torch.tensor([0.0, -1.0, 1.0])[:, None], persistent=False)
         self.register_buffer("reach", reach, persistent=False)
 
     def forecast(self, output: Tensor, moves: Tensor, unit: Tensor) -> Tensor:
@@ -42,7 +44,6 @@ class Forecaster(nn.Module):
         out = out.view(len(self.steps), features.ANCHORS + len(QUANTILES), -1)
         weights = out[:, : features.ANCHORS].softmax(1)
         centre = (weights[:, 1:] * (moves * self.reach)).sum(1, keepdim=True)  # (1 + K, 1, N)
-        middle = out[:, -3:-2]
-        away = nn.functional.softplus(out[:, -2:])
-        quantiles = torch.cat([middle, middle - away[:, :1], middle + away[:, 1:]], 1).clamp(-_LARGEST, _LARGEST)
+        own = out[:, features.ANCHORS :]  # the median, and how far the others lie from it
+        quantiles = torch.addcmul(own[:, :1], nn.functional.softplus(own), self.sides).clamp(-_LARGEST, _LARGEST)
         return torch.addcmul(centre, quantiles.sinh(), unit)

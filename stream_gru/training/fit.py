@@ -32,7 +32,7 @@ class Plan:
     weight_decay: float = 0.01
     clip: float = 1.0
     warm_up: int = 60  # steps
-    batch: int = 32  # windows
+    batch: int = 64  # windows
     length: int = 1024  # of a window, readings
     chunk: int = 256  # gradients reach so far back
 
@@ -83,8 +83,9 @@ def prepare(windows: Windows, steps: tuple[int, ...], device: torch.device) -> P
     last[:, 1:] = windows.value[:, :-1]
     before = np.zeros((n, length), np.int64)
     before[:, 1:] = windows.timestamp[:, :-1]
+    seen = np.repeat(np.arange(length), n)
     columns = features.observe(
-        windows.value.T.ravel(), last.T.ravel(), windows.timestamp.T.ravel(), before.T.ravel()
+        windows.value.T.ravel(), windows.timestamp.T.ravel(), last.T.ravel(), before.T.ravel(), seen
     )  # (OBSERVED, T N)
     observed = torch.from_numpy(columns).to(device).view(len(columns), length, n)
     state = features.Features(*(torch.zeros(width, n, device=device) for width in features.FIELDS.values()))
