@@ -23,8 +23,10 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from stream_gru.alerts import Alert, Change, Cursor, Key, Ledger, Output, Place, Run
+from stream_gru.alerts import Alert, Change, Cursor, Key, Ledger, Place, Run
+from stream_gru.errors import DataError
 from stream_gru.metrics import Metrics
+from stream_gru.records import OutputRecord, decode_output
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,7 +36,6 @@ _FETCH_AFTER_S = 5.0  # of standing still with something to read
 _STALLED_S = 60.0
 _FETCH_MAX = 500
 _encode = msgspec.json.encode
-_decode_output = msgspec.json.Decoder(Output).decode
 _decode_key = msgspec.json.Decoder(list[str | int]).decode
 _decode_run = msgspec.json.Decoder(Run).decode
 _decode_cursor = msgspec.json.Decoder(Cursor).decode
@@ -259,11 +260,11 @@ class Alerter:
         if partition not in self._link.owned(generation):
             raise _LostError
 
-    def _decode(self, record: Record) -> tuple[Output, Place, int, int] | None:
+    def _decode(self, record: Record) -> tuple[OutputRecord, Place, int, int] | None:
         try:
-            output = _decode_output(record.value or b"")
+            output = decode_output(record.value or b"")
             return output, Place.of(output.id), record.seen, record.position
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except (DataError, ValueError) as error:
             # Only where it is: what it holds, or a message that quotes it, has no business in a log.
             where = f"{self._topic}-{record.partition}-{record.position}"
             log.warning("%s is not an output record (%s); skipped", where, type(error).__name__)

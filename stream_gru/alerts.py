@@ -20,29 +20,14 @@ from enum import Enum
 
 import msgspec
 
+from stream_gru.records import OutputRecord, Quantity
+
 _ID = re.compile(r"(.+)-([0-9]{1,10})-([0-9]{1,19})")
 
-Value = float | dict[str, float | None] | None
 Interval = list[float | None] | dict[str, list[float | None]] | None
 
 FORGET_SILENT_MS = 7 * 86_400_000  # after so long a series that fell silent while firing is as good as new
 KEEP_ENDED_MS = 60_000  # how long an ended run stays to recognise its own replay; then the cursor does
-
-
-class Output(msgspec.Struct):
-    """A record of the anomalies topic: what we need of it."""
-
-    id: str
-    series: str
-    timestamp: int
-    is_anomaly: bool
-    alert: bool
-    anomaly_score: float | None
-    y: Value
-    yhat: Value
-    yhat_lower: Value
-    yhat_upper: Value
-    model: str
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -64,8 +49,8 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 class Worst(msgspec.Struct, frozen=True):
     """The reading of a run with the highest score."""
 
-    actual: Value
-    expected: Value
+    actual: Quantity
+    expected: Quantity
     interval: Interval
     score: float | None
     model: str
@@ -92,7 +77,7 @@ class Run(msgspec.Struct, frozen=True):
     position: int  # offset of that record in the anomalies topic
     worst: Worst
 
-    def covers(self, output: Output, place: Place) -> bool:
+    def covers(self, output: OutputRecord, place: Place) -> bool:
         """Whether the reading was taken in before.
 
         An offset that falls back while time goes on is not a replay: the topic was made anew.
@@ -111,8 +96,8 @@ class Alert(msgspec.Struct, frozen=True):
     start: int  # epoch ms
     end: int | None  # epoch ms: the reading that was normal again, or the last one before the silence
     reason: str | None  # of the end: normal, silent
-    actual: Value  # at the highest score so far, as are the next three
-    expected: Value
+    actual: Quantity  # at the highest score so far, as are the next three
+    expected: Quantity
     interval: Interval  # [lower, upper]
     score: float | None
     model: str
@@ -124,7 +109,7 @@ class Cursor(msgspec.Struct, frozen=True):
     next: int  # offset in the anomalies topic; every record before it was taken in
     ended: dict[str, tuple[int, int]] = {}  # topic of the readings -> (offset, timestamp) of the last run dropped
 
-    def covers(self, output: Output, place: Place) -> bool:
+    def covers(self, output: OutputRecord, place: Place) -> bool:
         """Whether the reading belongs to a run that ended and was dropped."""
         offset, timestamp = self.ended.get(place.topic, (-1, -1))
         return place.offset <= offset and output.timestamp <= timestamp
@@ -166,7 +151,7 @@ class Ledger:
                 self.runs[key] = run
         self.cursor = change.cursor or self.cursor
 
-    def take(self, records: Iterable[tuple[Output, Place, int, int]]) -> Change:
+    def take(self, records: Iterable[tuple[OutputRecord, Place, int, int]]) -> Change:
         """What (output, place, Kafka timestamp, position) records, in the order of their positions, change."""
         change = Change()
         for output, place, seen, position in records:
@@ -215,7 +200,7 @@ def _over(run: Run, age: int, silence_ms: int) -> bool:
             return False
 
 
-def _advance(run: Run | None, output: Output, place: Place, seen: int, position: int) -> Run | None:
+def _advance(run: Run | None, output: OutputRecord, place: Place, seen: int, position: int) -> Run | None:
     """The run after a reading; None: there was none and there is none."""
     open_ = run is not None and run.status in (Status.PENDING, Status.FIRING)
     if not output.is_anomaly:
@@ -268,7 +253,7 @@ def _alert(run: Run, series: str, status: str, end: int | None, reason: str | No
     )
 
 
-def _interval(output: Output) -> Interval:
+def _interval(output: OutputRecord) -> Interval:
     lower, upper = output.yhat_lower, output.yhat_upper
     if isinstance(lower, dict) and isinstance(upper, dict):
         return {name: [lower[name], upper.get(name)] for name in lower}

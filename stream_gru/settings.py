@@ -171,7 +171,10 @@ class Worker(Section):
 class Alerts(Section):
     """The agent that turns anomalies into alerts."""
 
-    silence_s: Seconds = Field(300.0, description="a firing series without any anomaly for so long is resolved")
+    silence_s: Seconds = Field(
+        900.0,
+        description="a firing series without a reading for so long is resolved; must exceed the slowest series' interval",
+    )
 
 
 class Settings(BaseSettings):

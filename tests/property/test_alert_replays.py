@@ -5,14 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_gru.alerts import Alert, Ledger, Output
+from stream_gru.alerts import Alert, Ledger
+from stream_gru.records import OutputRecord
 from tests.alert_records import entry, output
 
 SILENCE_MS = 10**15  # nothing falls silent: what is compared must not depend on when it is looked at
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Output]:
+def histories(draw: st.DrawFn) -> list[OutputRecord]:
     """Readings of a few series as the anomalies topic shows them: anomalous ones and the first one after them."""
     anomalous: set[str] = set()
     shown = []
@@ -28,7 +29,7 @@ def histories(draw: st.DrawFn) -> list[Output]:
     return shown
 
 
-def alerts(batches: list[list[Output]], sweeps: list[bool]) -> list[Alert]:
+def alerts(batches: list[list[OutputRecord]], sweeps: list[bool]) -> list[Alert]:
     """What is published for records that arrive in `batches`, each at its place in the topic, with sweeps between."""
     ledger, published, position = Ledger(), [], 0
     for batch, sweep in zip(batches, sweeps, strict=True):
@@ -43,7 +44,7 @@ def alerts(batches: list[list[Output]], sweeps: list[bool]) -> list[Alert]:
 
 
 @given(histories(), st.data())
-def test_replayed_suffixes_change_nothing(history: list[Output], data: st.DataObject) -> None:
+def test_replayed_suffixes_change_nothing(history: list[OutputRecord], data: st.DataObject) -> None:
     once = alerts([history], [False])
     batches, read = [], 0
     while read < len(history):
@@ -56,7 +57,7 @@ def test_replayed_suffixes_change_nothing(history: list[Output], data: st.DataOb
 
 
 @given(histories())
-def test_every_run_with_an_alert_fires_once_and_is_resolved_at_most_once(history: list[Output]) -> None:
+def test_every_run_with_an_alert_fires_once_and_is_resolved_at_most_once(history: list[OutputRecord]) -> None:
     published = alerts([history], [False])
     firing = [alert.id for alert in published if alert.status == "firing"]
     resolved = [alert.id for alert in published if alert.status == "resolved"]
@@ -74,7 +75,7 @@ def test_every_run_with_an_alert_fires_once_and_is_resolved_at_most_once(history
 
 
 @given(histories(), st.integers(0, 40))
-def test_a_start_from_what_is_stored_goes_on_as_if_nothing_had_happened(history: list[Output], cut: int) -> None:
+def test_a_start_from_what_is_stored_goes_on_as_if_nothing_had_happened(history: list[OutputRecord], cut: int) -> None:
     whole = alerts([history], [False])
     ledger = Ledger()
     first = ledger.take(entry(record, i) for i, record in enumerate(history[:cut]))

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from stream_gru.alerts import FORGET_SILENT_MS, KEEP_ENDED_MS, Alert, Ledger, Output, Place
+from stream_gru.alerts import FORGET_SILENT_MS, KEEP_ENDED_MS, Alert, Ledger, Place
+from stream_gru.records import OutputRecord
 from tests.alert_records import entry, output
 
 SILENCE_MS = 300_000
 
 
-def told(ledger: Ledger, *outputs: Output) -> list[Alert]:
+def told(ledger: Ledger, *outputs: OutputRecord) -> list[Alert]:
     change = ledger.take(map(entry, outputs))
     ledger.apply(change)
     return change.alerts
