@@ -22,6 +22,7 @@ from stream_gru.batch import Ints
 from stream_gru.errors import StoreError, StreamGruError
 from stream_gru.row import Layout, RowBytes, Structured, as_bytes
 
+_LAST_TICK = 2**31 - 1
 _RECENT = 2  # batches: the one being admitted and the one being stepped keep their rows
 _EVICT_SHARE = 64  # at least 1/64 of the arena goes at once, so that a scan of it is paid for by many evictions
 
@@ -146,7 +147,7 @@ class Arena:
         """A batch was stepped and changed these rows."""
         self._dirty[changed] = True
         self._tick += 1
-        if self._tick == np.iinfo(np.int32).max:
+        if self._tick == _LAST_TICK:
             self._tick >>= 1
             self._seen >>= 1
 

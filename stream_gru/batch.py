@@ -85,7 +85,9 @@ def waves(slot: Ints) -> Iterator[Ints]:
     n = len(slot)
     order = np.argsort(slot, kind="stable")
     ordered = slot[order]
-    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if n else np.empty(0, np.int64)
+    begins = np.ones(n, np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    first = np.flatnonzero(begins)
     if len(first) == n:
         if n:
             yield np.arange(n)

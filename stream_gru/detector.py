@@ -146,7 +146,8 @@ def judge(scores: Floats, alarm: Floats, threshold: float) -> Verdict:
 
     `alarm` (B,) is what the row remembers: above 0 while the series is anomalous.
     """
-    total = ((scores / threshold) ** _POWER).sum(1) ** (1 / _POWER)
+    total = scores[:, 0] if scores.shape[1] == 1 else np.linalg.norm(scores, _POWER, axis=1)
+    total = total / threshold
     flag, before = total > 1, alarm > 0
     alert = flag & ~before
     return Verdict(

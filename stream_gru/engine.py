@@ -29,6 +29,7 @@ from stream_gru.row import Layout
 # A product of fewer rows takes another path through the BLAS and rounds differently; small batches are filled up, so
 # that a reading's result does not depend on its batch.
 _LEAST = 16
+_ANOMALY, _NORMAL = np.int8(Level.ANOMALY), np.int8(Level.NORMAL)
 _OWN = 0  # the partition of the series that `score` is given
 MAX_ABS_VALUE = 1e30  # of a reading
 
@@ -120,8 +121,9 @@ class Engine:
 
         A reading that its row covers already gets the level COVERED, an older one LATE; neither changes anything.
         """
-        parts = [(index, self._wave(readings.take(index))) for index in waves(readings.slot)]
-        forecasts = parts[0][1] if len(parts) == 1 else _join(parts, len(readings)) if parts else self._wave(readings)
+        n = len(readings)
+        parts = [(i, self._wave(readings if len(i) == n else readings.take(i))) for i in waves(readings.slot)]
+        forecasts = parts[0][1] if len(parts) == 1 else _join(parts, n) if parts else self._wave(readings)
         self.arena.stepped(readings.slot[forecasts.level < Level.LATE])
         return forecasts
 
@@ -155,9 +157,9 @@ class Engine:
         steps[1:] += y
 
         verdict = detector.judge(np.where(judged, scores, 0), heads["alarm"], self.detector.threshold)
-        some = present.any(1)
-        level = np.where(verdict.is_anomaly, Level.ANOMALY, Level.NORMAL)
-        level[~judged.any(1)] = Level.WARMUP
+        some, old_enough = present.any(1), judged.any(1)
+        level = np.where(verdict.is_anomaly, _ANOMALY, _NORMAL)
+        level[~old_enough] = Level.WARMUP
         level[~some] = Level.MISSING
         level[late] = Level.LATE
         level[covered] = Level.COVERED
@@ -168,7 +170,7 @@ class Engine:
         heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
         heads["alarm"] = np.where(some, verdict.alarm, heads["alarm"])
         self.arena.heads[readings.slot] = heads
-        nothing = np.where(judged.any(1), 0, np.nan)
+        nothing = np.where(old_enough, 0, np.nan)
         return Forecasts(
             y,
             steps[0, 0],
@@ -181,7 +183,7 @@ class Engine:
             verdict.alert_score + nothing,
             verdict.alert,
             verdict.closes & some,
-            level.astype(np.int8),
+            level,
         )
 
     @torch.inference_mode()

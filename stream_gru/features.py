@@ -76,8 +76,7 @@ def observe(y: Floats, timestamp: Ints, last: Floats, last_timestamp: Ints, seen
     """
     first = np.isnan(last)
     dx = np.where(first, 0, y - last)
-    with np.errstate(over="ignore"):  # the timestamp of a series never seen is the smallest there is
-        gap = np.where(first, 1000, timestamp - last_timestamp)
+    gap = timestamp - np.where(first, timestamp - 1000, last_timestamp)
     angle = (timestamp % _DAY_MS) * (2 * np.pi / _DAY_MS)
     size = np.abs(y)
     columns = np.zeros((OBSERVED, len(y)), np.float32)
