@@ -173,7 +173,7 @@ class Alerts(Section):
 
     silence_s: Seconds = Field(
         900.0,
-        description="a firing series without a reading for so long is resolved; must exceed the slowest series' interval",
+        description="a firing series without readings for so long is resolved; exceed the slowest series' interval",
     )
 
 
