@@ -16,6 +16,7 @@ from stream_gru.engine import Engine
 from stream_gru.errors import BrokerError, SettingsError, StoreUnavailableError
 from stream_gru.kafka import aiokafka_options
 from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.polite import polite
 from stream_gru.settings import Settings
 from stream_gru.worker.assignment import Assignment
 from stream_gru.worker.checkpoint import Checkpointer
@@ -84,18 +85,20 @@ class Worker:
             timeout_s=settings.state.request_timeout_s,
         )
         cluster = publisher = commits = None
-        consumer = AIOKafkaConsumer(
-            **aiokafka_options(settings.kafka),
-            group_id=settings.kafka.group_id,
-            group_instance_id=settings.kafka.group_instance_id,
-            auto_offset_reset="none",
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            session_timeout_ms=int(settings.kafka.session_timeout_s * 1000),
-            heartbeat_interval_ms=int(settings.kafka.session_timeout_s * 1000 / 4),
-            rebalance_timeout_ms=int(settings.kafka.rebalance_timeout_s * 1000),
-            max_poll_interval_ms=_FOREVER_MS,  # whether the source makes turns is the watchdog's business
-            max_partition_fetch_bytes=4 << 20,
+        consumer = polite(
+            AIOKafkaConsumer(
+                **aiokafka_options(settings.kafka),
+                group_id=settings.kafka.group_id,
+                group_instance_id=settings.kafka.group_instance_id,
+                auto_offset_reset="none",
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                session_timeout_ms=int(settings.kafka.session_timeout_s * 1000),
+                heartbeat_interval_ms=int(settings.kafka.session_timeout_s * 1000 / 4),
+                rebalance_timeout_ms=int(settings.kafka.rebalance_timeout_s * 1000),
+                max_poll_interval_ms=_FOREVER_MS,  # whether the source makes turns is the watchdog's business
+                max_partition_fetch_bytes=4 << 20,
+            )
         )
         try:
             while not self._stopping.is_set():
