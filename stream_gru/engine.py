@@ -152,7 +152,7 @@ class Engine:
         scores.ravel()[pairs] = out[0]
         steps = np.full((len(out) - 1, y.size), np.nan)
         steps[:, pairs] = out[1:]
-        steps = steps.reshape(-1, 3, *y.shape)  # (2 + K, 3, B, F)
+        steps = steps.reshape(len(steps) // 3, 3, *y.shape)  # (2 + K, 3, B, F)
         steps[0] += last
         steps[1:] += y
 

@@ -202,3 +202,14 @@ async def test_emptied_store_is_said_aloud(settings: Settings, redis_url: str, t
         assert workers.stop() == {"a": 0}
         assert "state lost" in workers.log("a")
     assert (await check(chosen)).duplicates == 0
+
+
+async def test_a_batch_of_nothing_but_bad_records(settings: Settings, tmp_path: Path) -> None:
+    await produce(settings, [(b"a", b"garbage")] * 5)
+    with crew(settings, tmp_path, "a") as workers:
+        await drained(settings, workers.workers["a"])
+        await produce(settings, [(b"a", reading(1.0))])
+        await drained(settings, workers.workers["a"])
+        assert workers.stop() == {"a": 0}
+    assert [out["y"] for out in await outputs(settings)] == [1.0]
+    assert len(await read(settings, settings.topics.dead_letters)) == 5
