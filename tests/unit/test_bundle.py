@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from stream_gru.errors import BundleError
+from stream_gru.models import bundle
+
+SMALL = bundle.Description(name="small", hidden=4, horizons=(3, 7))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    bundle.save(tmp_path, SMALL, bundle.build(SMALL))
+    return tmp_path
+
+
+def test_the_default_bundle_is_small_and_says_how_it_was_made() -> None:
+    loaded = bundle.load()
+    assert loaded.horizons == (12, 36)
+    assert loaded.name.startswith("light@")
+    assert loaded.description.training["source"] == "synthetic"
+    assert sum(file.stat().st_size for file in bundle.DEFAULT.iterdir()) < 1_000_000
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    forecaster = bundle.build(SMALL)
+    saved = bundle.save(tmp_path / "a", SMALL, forecaster)
+    loaded = bundle.load(tmp_path / "a")
+    assert loaded.digest == saved.digest
+    for name, weight in forecaster.state_dict().items():
+        assert torch.equal(weight, loaded.forecaster.state_dict()[name])
+    assert not any(weight.requires_grad for weight in loaded.forecaster.parameters())
+    other = bundle.save(tmp_path / "b", SMALL.model_copy(update={"name": "other"}), forecaster)
+    assert other.digest != saved.digest
+    assert sorted(file.name for file in (tmp_path / "a").iterdir()) == [bundle.DESCRIPTION, bundle.WEIGHTS]
+
+
+def edit(folder: Path, **changes: object) -> None:
+    file = folder / bundle.DESCRIPTION
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_folder_without_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a model bundle: No such file"):
+        bundle.load(tmp_path)
+
+
+def test_damaged_weights(folder: Path) -> None:
+    file = folder / bundle.WEIGHTS
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BundleError, match=r"weights\.safetensors is damaged: its sha256"):
+        bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99}, "format 99, this version reads 1"),
+        ({"hidden": 5}, "does not fit bundle.json"),
+        ({"hidden": 0}, "hidden: .* greater than or equal to 1"),
+        ({"cell": "nothing"}, "there is no cell 'nothing'; there are .*gru"),
+        ({"horizons": [7, 3]}, "horizons: steps between 2 and 1000, ascending"),
+        ({"surprise": 1}, "surprise: Extra inputs"),
+    ],
+)
+def test_a_wrong_description(folder: Path, changes: dict[str, object], message: str) -> None:
+    edit(folder, **changes)
+    with pytest.raises(BundleError, match=message):
+        bundle.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\xff"])
+def test_a_description_that_is_no_json(folder: Path, text: str) -> None:
+    (folder / bundle.DESCRIPTION).write_bytes(text.encode("latin1"))
+    with pytest.raises(BundleError, match=r"bundle\.json: "):
+        bundle.load(folder)
+
+
+def test_no_pickle_is_ever_read(folder: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, folder / bundle.WEIGHTS)
+    edit(folder, weights_sha256=__import__("hashlib").sha256((folder / bundle.WEIGHTS).read_bytes()).hexdigest())
+    with pytest.raises(BundleError, match="does not fit"):
+        bundle.load(folder)
+
+
+def test_what_a_user_asks_for_is_checked() -> None:
+    assert bundle.describe("x", "gru", 8, "2,5").horizons == (2, 5)
+    for horizons in ("", "5,2", "1", "a", "2000"):
+        with pytest.raises(BundleError, match="no such model can be made: horizons"):
+            bundle.describe("x", "gru", 8, horizons)
