@@ -23,6 +23,7 @@ FIELDS = {"drift": 1, "pace": 1, "typical": len(_WATCHED), "record": len(_WATCHE
 _DRIFT = 0.1  # rate of the running mean of the far residual
 _PACE = 0.15  # rate of the running mean of the pace
 _FASTEST = 8.0  # one reading counts no more in it: a spike alone is no burst of noise
+_CREEP = 0.2  # of the far channel's level: what a forecast at the horizon may move by at one reading
 _STILL = 1e-3  # pace that counts as none
 _MEANS = (6.0, 6.0, 6.0, 3.0, 3.0)
 _ADDED = (0.0, 0.0, 0.0, 2.0, 1.0)  # quiet and noisy are logarithms: steps that nobody would notice
@@ -104,10 +105,11 @@ class Evidence(NamedTuple):
     floor: Tensor  # (1, N) the smallest residual that counts
 
 
-def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) -> tuple[Tensor, Detector]:
+def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) -> tuple[Tensor, Tensor, Detector]:
     """Score a reading against what was known before it, then learn from it.
 
-    Returns the score (1, N), 1 = the threshold, and the new state.
+    Returns the score (1, N), 1 = the threshold; how far the forecast at the horizon may move at this reading, (1, N),
+    so that a spike does not come back as a residual when its own forecast is due; and the new state.
     """
     residuals, step, floor = evidence
     drift, pace, typical, record = state
@@ -126,7 +128,7 @@ def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) 
     slowly = torch.minimum(lacks, torch.addcmul(constant.growth * record, constant.catch_up, lacks))
     grown = record + torch.where(total > constant.smooth + age.learning, slowly, lacks)
     typical = torch.lerp(typical, torch.minimum(channel, level), age.typical)
-    return total, Detector(drift, pace, typical, torch.lerp(grown, typical, _DECAY))
+    return total, most * _CREEP + age.learning, Detector(drift, pace, typical, torch.lerp(grown, typical, _DECAY))
 
 
 class Verdict(NamedTuple):

@@ -7,7 +7,7 @@ line score -> features -> step -> forecast, one scatter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class Engine:
         """Which steps ahead `Forecasts.ahead` holds."""
         return (1, *self.bundle.horizons)
 
-    def score(self, series: Sequence[str], timestamp: Sequence[Any], value: npt.ArrayLike) -> pl.DataFrame:
+    def score(self, series: Sequence[str], timestamp: Iterable[Any], value: Iterable[Any]) -> pl.DataFrame:
         """Score N readings of any series, in order, and learn from them; for notebooks and for embedding.
 
         `timestamp` is epoch ms, or datetimes of numpy, pandas or polars; `value` is (N,) or (N, F), None and NaN are
@@ -214,7 +214,7 @@ class Engine:
         known = features.Features(lags, averages)
         residuals = observed.dx - pending[2:4]
         evidence = detector.Evidence(residuals, features.pace(known, observed), observed.floor)
-        score, watch = detector.score(detector.Detector(*watched), evidence, age, self._limits)
+        score, creep, watch = detector.score(detector.Detector(*watched), evidence, age, self._limits)
         # features
         state = features.update(known, observed, self._constants)
         x, unit = features.inputs(state, observed)
@@ -224,7 +224,9 @@ class Engine:
         # forecast
         ahead = self._forecaster.forecast(output, features.moves(state), unit).flatten(0, 1)  # (3 + 3 K, N)
         out = torch.cat([score, pending[2:3], pending[:2], ahead])
-        new = torch.cat([*state, ahead[1:3], ahead[:1], pending[4:] - observed.dx, ahead[3:4], *watch])
+        waiting = pending[4:] - observed.dx
+        farthest = ahead[3:4].clamp(waiting[-1:] - creep, waiting[-1:] + creep)
+        new = torch.cat([*state, ahead[1:3], ahead[:1], waiting, farthest, *watch])
         body[:, :columns] = new.T
         body[:, memory] = hidden
         everything.index_copy_(0, index, body)
@@ -249,7 +251,7 @@ def _names(features: int | Sequence[str]) -> tuple[str, ...]:
     return ("value",) if features == 1 else tuple(f"value_{i + 1}" for i in range(features))
 
 
-def _epoch_ms(timestamp: Sequence[Any]) -> Ints:
+def _epoch_ms(timestamp: Iterable[Any]) -> Ints:
     times = np.asarray(timestamp)
     if times.dtype.kind == "M" or times.dtype == object:
         times = times.astype("datetime64[ms]")

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from stream_gru import settings
+from stream_gru.batch import Forecasts, Level, Readings
+from stream_gru.engine import Engine
+from stream_gru.errors import BundleError, DataError, SettingsError
+from stream_gru.models import bundle
+
+MINUTE = 60_000
+NAN = float("nan")
+
+
+def make(features: int = 1, min_n: int = 64) -> Engine:
+    made = Engine(features=features, capacity=50, device="cpu", detector=settings.Detector(min_n_samples_seen=min_n))
+    made.arena.open(0)
+    return made
+
+
+class Feed:
+    """One series of an engine, reading by reading."""
+
+    def __init__(self, engine: Engine, name: bytes = b"s") -> None:
+        self.engine, self.slot = engine, engine.arena.admit(0, [name])
+        self.offset, self.time = -1, 1_700_000_000_000
+
+    def __call__(self, *values: object, gap: int = MINUTE, offset: int | None = None) -> Forecasts:
+        """Readings one after the other; a tuple is a reading of several features."""
+        n = len(values)
+        table = np.array(values, float).reshape(n, -1)
+        times = self.time + gap * np.arange(1, n + 1)
+        offsets = np.arange(n) + (self.offset + 1 if offset is None else offset)
+        self.time, self.offset = max(self.time, int(times[-1])), max(self.offset, int(offsets[-1]))
+        return self.engine.step(Readings(np.repeat(self.slot, n), offsets, times, table))
+
+    def row(self) -> bytes:
+        return self.engine.arena.read(self.slot).tobytes()
+
+
+def test_first_points_are_forecast_by_what_there_is() -> None:
+    out = Feed(make())(10.0, 11.0, 10.5, 10.7)
+    assert np.isnan(out.yhat[0])
+    assert out.yhat[1] == pytest.approx(10.0, abs=1e-6)
+    assert (np.abs(out.yhat[2:] - 10.7) < 1.5).all()
+    assert (out.level == Level.WARMUP).all()
+    assert np.isnan(out.anomaly_score).all()
+    assert not out.is_anomaly.any()
+    assert (np.diff(out.ahead[:, :, [1, 0, 2], 0], axis=2) >= 0).all()  # lower, median, upper
+
+
+def test_covered_and_late_readings_change_nothing() -> None:
+    feed = Feed(make())
+    feed(*np.sin(np.arange(30)))
+    before = feed.row()
+    late = feed(5.0, gap=-MINUTE)
+    assert (late.level[0], feed.row()) == (Level.LATE, before)
+    assert late.y[0, 0] == 5.0
+    assert np.isnan([late.anomaly_score[0], late.alert_score[0]]).all()
+    covered = feed(5.0, 6.0, offset=28)
+    assert (covered.level == Level.COVERED).all()
+    assert feed.row() == before
+    assert feed.engine.arena.dirty == 1
+    feed.engine.arena.cut(0)
+    feed(5.0, offset=3)
+    assert feed.engine.arena.dirty == 0
+
+
+def test_an_equal_timestamp_is_an_ordinary_reading() -> None:
+    feed = Feed(make())
+    feed(*np.sin(np.arange(5)))
+    assert feed(0.5, gap=0).level[0] == Level.WARMUP
+
+
+def test_a_missing_reading_moves_only_offset_and_time() -> None:
+    feed = Feed(make(min_n=5))
+    feed(*np.sin(np.arange(30)))
+    before = feed.engine.layout.parse([feed.row()])[0]
+    out = feed(NAN)
+    after = feed.engine.layout.parse([feed.row()])[0]
+    assert out.level[0] == Level.MISSING
+    assert np.isnan([out.yhat[0, 0], out.anomaly_score[0], out.alert_score[0], out.ahead[0, 0, 0, 0]]).all()
+    assert (after["offset"], after["timestamp"]) == (before["offset"] + 1, before["timestamp"] + MINUTE)
+    assert after["body"].tobytes() == before["body"].tobytes()
+    assert (after["last"], after["seen"]) == (before["last"], before["seen"])
+    assert feed.engine.arena.dirty == 1
+
+
+def test_features_are_independent_and_may_be_missing_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    both, alone = Feed(make(2, min_n=10)), Feed(make(1, min_n=10))
+    y = rng.normal(size=(40, 2))
+    holes = rng.random(40) < 0.3
+    y[holes, 1] = np.nan
+    together, single = both(*map(tuple, y)), alone(*y[:, 0])
+    np.testing.assert_allclose(together.yhat[:, 0], single.yhat[:, 0], atol=1e-6)
+    np.testing.assert_allclose(together.ahead[..., 0], single.ahead[..., 0], atol=1e-6)
+    assert np.isnan(together.yhat[holes, 1]).all()
+    assert (together.level[20:] != Level.MISSING).all()
+    assert both((NAN, NAN)).level[0] == Level.MISSING
+
+
+def test_a_spike_is_flagged_alerted_once_and_closed() -> None:
+    rng = np.random.default_rng(1)
+    feed = Feed(make())
+    feed(*rng.normal(size=400))
+    out = feed(40.0, 41.0, 0.3, -0.2, *rng.normal(size=30))
+    run = int(np.argmin(out.is_anomaly))
+    assert 2 <= run < 10
+    assert (out.level[:run] == Level.ANOMALY).all()
+    assert (out.anomaly_score[:run] > 1).all()
+    assert ((out.anomaly_grade[:run] > 0) & (out.anomaly_grade[:run] < 1)).all()
+    assert out.alert.tolist() == [True] + [False] * 33
+    assert out.alert_score[0] == out.anomaly_score[0]
+    assert (out.alert_score[1:] <= 1).all()
+    assert np.flatnonzero(out.closes).tolist() == [run]
+    assert (out.anomaly_grade[run:] == 0).all()
+
+
+def test_the_threshold_scales_the_score() -> None:
+    rng = np.random.default_rng(2)
+    y = rng.normal(size=200)
+    scores = []
+    for threshold in (1.0, 2.0):
+        engine = Engine(capacity=5, device="cpu", detector=settings.Detector(threshold=threshold))
+        engine.arena.open(0)
+        scores.append(Feed(engine)(*y).anomaly_score)
+    np.testing.assert_allclose(scores[0], 2 * scores[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("start", [1e9, 1e12])
+def test_a_counter_keeps_its_precision(start: float) -> None:
+    rng = np.random.default_rng(3)
+    steps = rng.normal(0, 1, 300)
+    near, far = Feed(make()), Feed(make())
+    # The magnitude itself is an input, so the forecasts may differ a little, but not by the rounding of 1e12.
+    a, b = near(*(1000 + steps)), far(*(start + steps))
+    error = np.abs(b.yhat[100:, 0] - b.y[100:, 0]).mean()
+    assert error < 1.2 * np.abs(a.yhat[100:, 0] - a.y[100:, 0]).mean()
+
+
+@pytest.mark.parametrize("values", [[0.0] * 200, [1e30, -1e30] * 100, [1e-300, 0.0] * 100, [5.0] * 150 + [1e30] * 50])
+def test_odd_series_give_finite_numbers(values: list[float]) -> None:
+    out = Feed(make(min_n=10))(*values)
+    assert np.isfinite(out.yhat[1:]).all()
+    assert np.isfinite(out.ahead).all()
+    assert np.isfinite(out.anomaly_score[10:]).all()
+
+
+def test_a_flat_line_is_normal_until_it_moves() -> None:
+    feed = Feed(make())
+    out = feed(*[0.1 + 0.2] * 150, *[0.3] * 50)  # differ by rounding only
+    assert not out.is_anomaly.any()
+    assert feed(1.0).is_anomaly[0]
+
+
+def test_no_readings_give_no_forecasts() -> None:
+    empty = np.empty(0, np.int64)
+    assert len(make(2).step(Readings(empty, empty, empty, np.empty((0, 2))))) == 0
+
+
+def test_a_reload_starts_every_row_anew(tmp_path: Path) -> None:
+    description = bundle.Description(name="small", hidden=8, horizons=(3,))
+    bundle.save(tmp_path, description, bundle.build(description))
+    engine = make()
+    Feed(engine)(1.0, 2.0)
+    was = engine.layout.version
+    engine.reload(tmp_path)
+    assert engine.arena.partitions == [0]
+    assert len(engine.arena) == 0
+    assert engine.layout.version != was
+    assert (engine.steps, engine.bundle.horizons) == ((1, 3), (3,))
+    assert Feed(engine)(1.0).ahead.shape == (1, 2, 3, 1)
+    with pytest.raises(BundleError):
+        engine.reload(tmp_path / "nowhere")
+    assert engine.bundle.description.name == "small"
+
+
+def test_rows_survive_the_store() -> None:
+    rng = np.random.default_rng(4)
+    y = rng.normal(size=300)
+    straight, moved = Feed(make(min_n=10)), Feed(make(min_n=10))
+    expected = straight(*y)
+    moved(*y[:150])
+    other = Feed(make(min_n=10), b"other")
+    other.engine.arena.close(0)
+    other.engine.arena.open(0)
+    other.slot = other.engine.arena.insert(0, [b"s"], [moved.row()])
+    other.time, other.offset = moved.time, moved.offset
+    rest = other(*y[150:])
+    np.testing.assert_array_equal(rest.yhat, expected.yhat[150:])
+    np.testing.assert_array_equal(rest.anomaly_score, expected.anomaly_score[150:])
+
+
+def test_score_takes_columns_and_gives_the_output_record() -> None:
+    engine = Engine(features=["a", "b"], capacity=10, device="cpu")
+    times = np.datetime64("2026-01-01", "s") + np.arange(6) // 2 * np.timedelta64(60, "s")
+    values = [[1, 2], [3, None], [1.5, 2.5], [3, 4], [None, None], [3, 4.5]]
+    table = engine.score(["x", "y"] * 3, times, values)
+    assert table.columns == [
+        *("series", "timestamp", "y", "yhat", "yhat_lower", "yhat_upper", "anomaly_score", "anomaly_grade"),
+        *("is_anomaly", "alert", "alert_score", "level", "forecast", "model", "id"),
+    ]
+    assert table["level"].to_list() == ["warmup"] * 4 + ["missing", "warmup"]
+    assert table["timestamp"][-1] - table["timestamp"][0] == 2 * MINUTE
+    assert table["y"][1] == {"a": 3.0, "b": None}
+    assert [step["step"] for step in table["forecast"][0]] == [1, 12, 36]
+    assert table["model"].unique().to_list() == [engine.bundle.name]
+    more = engine.score(["x"], [times[-1] + np.timedelta64(60, "s")], [[2, 2]])
+    assert more["yhat"][0]["a"] is not None
+    assert more["id"].to_list() == ["6"]
+
+
+def test_score_takes_one_feature_and_epochs() -> None:
+    engine = Engine(capacity=10, device="cpu")
+    table = engine.score(["x"] * 3, [0, 60_000, 30_000], [1.0, 2.0, 3.0])
+    assert table["level"].to_list() == ["warmup", "warmup", "late"]
+    assert table.schema["y"] == pl.Float64
+    with pytest.raises(DataError, match="reading 1"):
+        engine.score(["x", "x"], [120_000, 120_000], [1.0, np.inf])
+
+
+def test_a_device_that_is_not_there_is_said() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(SettingsError, match="finds no CUDA device"):
+        Engine(device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu() -> None:
+    rng = np.random.default_rng(5)
+    y = rng.normal(size=300)
+    outs = []
+    for device in ("cpu", "cuda"):
+        engine = Engine(capacity=10, device=device)
+        engine.arena.open(0)
+        outs.append(Feed(engine)(*y))
+    np.testing.assert_allclose(outs[0].yhat, outs[1].yhat, atol=1e-3)
+
+
+def test_the_package_gives_the_engine_without_importing_torch_for_help() -> None:
+    code = "import sys, stream_gru; assert 'torch' not in sys.modules; assert stream_gru.Engine.__name__ == 'Engine'"
+    subprocess.run([sys.executable, "-c", code], check=True)
