@@ -121,7 +121,7 @@ def run(
         else:
             records.write_parquet(target)
         picture = None
-        if plot:
+        if plot and len(table):
             from stream_gru.tools.plot import draw
 
             picture = draw(out / f"{name}.png", name, table, forecasts, engine.features)
