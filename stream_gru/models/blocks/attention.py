@@ -53,7 +53,7 @@ class Attention(Block):
 
     def _queries(self, h: Tensor) -> Tensor:
         """(n, T, D) -> (n, T, 1, D)."""
-        return (h @ (self.query * self.input_size**-0.5)).unsqueeze(2)
+        return torch.matmul(h, self.query * self.input_size**-0.5).unsqueeze(2)
 
     def _output(self, context: Tensor, h: Tensor) -> Tensor:
-        return torch.add(h, torch.tanh(self.combine(torch.cat([context, h], -1))))
+        return h + torch.tanh(self.combine(torch.cat([context, h], -1)))

@@ -30,7 +30,7 @@ class Bidirectional(Block):
 
     def initial_state(self, n: int) -> Tensor:
         """(n, S): nothing to read."""
-        return self.forwards.start.new_zeros(n, self.state_size)
+        return next(self.parameters()).new_zeros(n, self.state_size)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See `Block.step`."""
