@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stream_gru import settings
+from stream_gru import settings, toml
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file; else $STREAM_GRU_CONFIG, stream-gru.toml.")
@@ -41,7 +40,7 @@ def show(
 ) -> None:
     """Print the effective settings, secrets masked."""
     tree = settings.dump(settings.load(config, flags(assign)))
-    typer.echo(json.dumps(tree, indent=2) if as_json else "\n".join(_toml(tree)))
+    typer.echo(json.dumps(tree, indent=2) if as_json else "\n".join(toml.lines(tree)))
 
 
 def check(config: Config = None, assign: Assign = None) -> None:
@@ -52,14 +51,3 @@ def check(config: Config = None, assign: Assign = None) -> None:
     codecs.load(loaded.input, ())  # fields that do not go together
     stores.connect(loaded.state.url.get_secret_value(), buckets=loaded.state.buckets, timeout_s=1)  # no such store
     typer.echo("the configuration is valid")
-
-
-def _toml(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`tree` as TOML; what is unset becomes a comment, since TOML has no null."""
-    for name, value in tree.items():
-        if not isinstance(value, Mapping):
-            yield f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}"
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield f"\n[{prefix}{name}]"
-            yield from _toml(value, f"{prefix}{name}.")
