@@ -39,7 +39,7 @@ class Readings:
     slot: Ints  # (N,)
     offset: Ints  # (N,) Kafka offset; in a backtest the row number
     timestamp: Ints  # (N,) epoch ms
-    value: Floats  # (N, F)
+    value: Floats  # (N, F + C): F features, then C covariates if the model knows any
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -60,6 +60,7 @@ class Forecasts:
     yhat: Floats  # (N, F) the one-step forecast that had been made for this reading
     lower: Floats  # (N, F)
     upper: Floats  # (N, F)
+    spread: Floats  # (N, F) how far the members of an ensemble were apart on it, a standard deviation
     ahead: Floats  # (N, K, 3, F) from here: (yhat, lower, upper) at each of the K horizons
     anomaly_score: Floats  # (N,) above 1 anomalous; how the series is now
     anomaly_grade: Floats  # (N,) 0-1

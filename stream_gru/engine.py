@@ -20,8 +20,8 @@ from torch import Tensor
 
 from stream_gru import detector, features, settings
 from stream_gru.arena import Arena
-from stream_gru.batch import Forecasts, Ints, Level, Readings, waves
-from stream_gru.errors import DataError, SettingsError
+from stream_gru.batch import Bools, Floats, Forecasts, Ints, Level, Readings, waves
+from stream_gru.errors import BundleError, DataError, SettingsError
 from stream_gru.frame import frame
 from stream_gru.models import bundle as bundles
 from stream_gru.row import Layout
@@ -74,15 +74,22 @@ class Engine:
         return len(self.arena) * self.layout.row_bytes + weights
 
     def _take(self, bundle: bundles.Bundle) -> None:
+        scaled = len(bundle.description.scaling.loc)
+        if scaled not in (0, 1, len(self.features)):
+            raise BundleError(f"{bundle.name} scales {scaled} features; the readings have {len(self.features)}")
         self.bundle = bundle
         self._forecaster = bundle.forecaster.to(self.device)
         self._constants = features.Constants.on(self.device)
         self._limits = detector.Constants.on(self.device)
-        cell = self._forecaster.cell
+        network, description = self._forecaster.network, bundle.description
+        self._parts = [features.OBSERVED, features.OBSERVED + len(detector.Youth._fields)]  # of `_columns`
+        self._fills = description.missing != "mask"
         columns = {**features.FIELDS, "pending": 3 + bundle.horizons[0], **detector.FIELDS}
+        if self._forecaster.size > 1:
+            columns["spread"] = 1
         self._sizes = list(columns.values())
-        self.layout = Layout(len(self.features), {**columns, "hidden": cell.state_size})
-        hidden = cell.initial_state(1).detach().cpu().numpy()
+        self.layout = Layout(len(self.features), {**columns, "hidden": network.state_size})
+        hidden = network.initial_state(1).detach().cpu().numpy()
         self.arena = Arena(self.layout, self.layout.fresh(hidden=hidden), self.capacity, self.device)
 
     @property
@@ -90,14 +97,29 @@ class Engine:
         """Which steps ahead `Forecasts.ahead` holds."""
         return (1, *self.bundle.horizons)
 
-    def score(self, series: Sequence[str], timestamp: Iterable[Any], value: Iterable[Any]) -> pl.DataFrame:
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """The numbers beside the features that the model wants with each reading."""
+        return self.bundle.description.context.covariates
+
+    def score(
+        self,
+        series: Sequence[str],
+        timestamp: Iterable[Any],
+        value: Iterable[Any],
+        covariates: Iterable[Any] | None = None,
+    ) -> pl.DataFrame:
         """Score N readings of any series, in order, and learn from them; for notebooks and for embedding.
 
         `timestamp` is epoch ms, or datetimes of numpy, pandas or polars; `value` is (N,) or (N, F), None and NaN are
-        missing values. Call it again as more readings come: the series go on where they stopped. Returns a table with
-        the columns of the output record. Raises `DataError` for values that are infinite or larger than 1e30.
+        missing values; `covariates` (N, C) are those that the model wants, if any, unknown ones None or NaN. Call it
+        again as more readings come: the series go on where they stopped. Returns a table with the columns of the output
+        record. Raises `DataError` for values that are infinite or larger than 1e30.
         """
         values = np.array(value, np.float64).reshape(len(series), len(self.features))
+        more = np.full((len(series), len(self.covariates)), np.nan)
+        if covariates is not None:
+            more[:] = np.array(covariates, np.float64).reshape(more.shape)
         times = _epoch_ms(timestamp)
         if bad := np.flatnonzero((np.abs(values) > MAX_ABS_VALUE).any(1)).tolist():
             raise DataError(f"reading {bad[0]}: {values[bad[0]].tolist()} is infinite or larger than {MAX_ABS_VALUE:g}")
@@ -110,7 +132,7 @@ class Engine:
             series,
             times,
             offsets.astype(str).tolist(),
-            self.step(Readings(slots, offsets, times, values)),
+            self.step(Readings(slots, offsets, times, np.concatenate([values, more], axis=1))),
             features=self.features,
             steps=self.steps,
             model=self.bundle.name,
@@ -130,31 +152,41 @@ class Engine:
     def _wave(self, readings: Readings) -> Forecasts:
         """Step distinct slots."""
         heads = self.arena.heads[readings.slot]
-        y, last = readings.value, heads["last"]
+        last, seen = heads["last"], heads["seen"]
+        y, covariates = np.split(readings.value, [last.shape[1]], axis=1)
         covered = heads["offset"] >= readings.offset
         late = readings.timestamp < heads["timestamp"]
         live = ~(covered | late)
-        present = ~np.isnan(y) & live[:, None]
-        pairs = np.flatnonzero(present)  # (N,) of the B F values
-        of = pairs // y.shape[1]
+        missing = np.isnan(y)
+        present = ~missing & live[:, None]
+        filled = missing & live[:, None] & (seen > 0) if self._fills else np.zeros_like(present)
+        pairs = np.flatnonzero(present | filled)  # (N,) of the B F values
+        of, feature = np.divmod(pairs, y.shape[1])
 
-        seen = heads["seen"]
-        before = seen.ravel()[pairs]
-        observed = features.observe(
-            y.ravel()[pairs], readings.timestamp[of], last.ravel()[pairs], heads["timestamp"][of], before
+        fill, before = filled.ravel()[pairs], last.ravel()[pairs]
+        arrival = features.Arrival(
+            np.where(fill, before, y.ravel()[pairs]),
+            readings.timestamp[of],
+            before,
+            heads["since"].ravel()[pairs],
+            seen.ravel()[pairs],
         )
-        columns = np.concatenate([observed, detector.youth(before)])
-        out = self._step(readings.slot[of] * y.shape[1] + pairs % y.shape[1], columns)
+        columns = self._columns(arrival, feature, covariates[of], fill)
+        out = self._step(readings.slot[of] * y.shape[1] + feature, columns)
 
-        # From the present features back to all of them.
+        # From the features that were stepped back to all of them.
         judged = present & (seen >= self.detector.min_n_samples_seen)
         scores = np.zeros(y.shape)
         scores.ravel()[pairs] = out[0]
-        steps = np.full((len(out) - 1, y.size), np.nan)
-        steps[:, pairs] = out[1:]
+        steps = np.full((3 * (2 + len(self.bundle.horizons)), y.size), np.nan)
+        steps[:, pairs] = out[1 : len(steps) + 1]
         steps = steps.reshape(len(steps) // 3, 3, *y.shape)  # (2 + K, 3, B, F)
         steps[0] += last
-        steps[1:] += y
+        now = np.where(filled, steps[0, 0] if self.bundle.description.missing == "forecast" else last, y)
+        steps[1:] += now
+        spread = np.full(y.shape, np.nan)
+        if self._forecaster.size > 1:
+            spread.ravel()[pairs] = np.where(seen.ravel()[pairs] > 0, out[-1], np.nan)
 
         verdict = detector.judge(np.where(judged, scores, 0), heads["alarm"], self.detector.threshold)
         some, old_enough = present.any(1), judged.any(1)
@@ -164,8 +196,10 @@ class Engine:
         level[late] = Level.LATE
         level[covered] = Level.COVERED
 
-        heads["seen"] = seen + present
-        heads["last"] = np.where(present, y, last)
+        stepped = present | filled
+        heads["seen"] = seen + stepped
+        heads["last"] = np.where(stepped, now, last)
+        heads["since"] = np.where(stepped, readings.timestamp[:, None], heads["since"])
         heads["offset"] = np.where(live, readings.offset, heads["offset"])
         heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
         heads["alarm"] = np.where(some, verdict.alarm, heads["alarm"])
@@ -176,6 +210,7 @@ class Engine:
             steps[0, 0],
             steps[0, 1],
             steps[0, 2],
+            spread,
             steps[1:].transpose(2, 0, 1, 3),
             verdict.score + nothing,
             verdict.grade + nothing,
@@ -186,11 +221,24 @@ class Engine:
             level,
         )
 
+    def _columns(
+        self, arrival: features.Arrival, feature: Ints, covariates: Floats, filled: Bools
+    ) -> npt.NDArray[np.float32]:
+        """What the device needs to know of N readings: observation, youth, context and whether the value was filled
+        in, one below the other."""
+        context, scaling = self.bundle.description.context, self.bundle.description.scaling
+        parts = [features.observe(arrival, scaling.of(feature)), detector.youth(arrival.seen)]
+        if context.size:
+            parts.append(context.columns(arrival.timestamp, covariates))
+        if self._fills:
+            parts.append(filled[None].astype(np.float32))
+        return np.concatenate(parts)
+
     @torch.inference_mode()
     def _step(self, bodies: Ints, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Step N `bodies`, all different, by what was observed: the columns of `features` and `detector`, one below the
-        other. Returns (7 + 3 K, N): score, the forecast that had been made of this reading (median,
-        lower, upper, relative to the value before it), and those of the next one and at each horizon (relative to it).
+        """Step N `bodies`, all different, by `_columns`. Returns (7 + 3 K, N): score, the forecast that had been made
+        of this reading (median, lower, upper, relative to the value before it), those of the next one and at each
+        horizon (relative to it); for an ensemble one row more, the spread of the first.
         """
         n = len(bodies)
         if n == 0:
@@ -201,36 +249,47 @@ class Engine:
         index, observed = torch.from_numpy(bodies).to(self.device), torch.from_numpy(columns).to(self.device)
         return self._apply(index, observed)[:, :n].cpu().numpy()
 
-    def _apply(self, index: Tensor, observations: Tensor) -> Tensor:
+    def _apply(self, index: Tensor, columns: Tensor) -> Tensor:
         """The straight line."""
-        observed = features.Observation.of(observations)
-        age = detector.Youth(*torch.split(observations[features.OBSERVED :], 1))
+        observations, youth, extras = torch.tensor_split(columns, self._parts)
         everything = self.arena.bodies.view(-1, self.layout.width)
         body = everything.index_select(0, index)  # (N, W)
-        cell, columns = self._forecaster.cell, sum(self._sizes)
-        old = body[:, :columns].T.contiguous()
-        lags, averages, pending, *watched = torch.split(old, self._sizes)
+        network, width = self._forecaster.network, sum(self._sizes)
+        lags, averages, pending, *watched = torch.split(body[:, :width].T.contiguous(), self._sizes)
+        if self._fills:
+            filled, extras = extras[-1:] > 0, extras[:-1]
+            guess = pending[2:3] if self.bundle.description.missing == "forecast" else torch.zeros_like(pending[2:3])
+            observations = features.imputed(observations, filled, guess)
+        observed = features.Observation.of(observations)
         # score, against forecasts made before this reading
-        known = features.Features(lags, averages)
+        known, watch = features.Features(lags, averages), detector.Detector(*watched[: len(detector.FIELDS)])
         residuals = observed.dx - pending[2:4]
         evidence = detector.Evidence(residuals, features.pace(known, observed), observed.floor)
-        score, creep, watch = detector.score(detector.Detector(*watched), evidence, age, self._limits)
+        age = detector.Youth(*torch.split(youth, 1))
+        score, creep, learned = detector.score(watch, evidence, age, self._limits)
+        if self._fills:  # a value of our own is no evidence
+            learned = detector.Detector(
+                *(torch.where(filled, old, new) for old, new in zip(watch, learned, strict=True))
+            )
         # features
         state = features.update(known, observed, self._constants)
-        x, unit = features.inputs(state, observed)
+        x, unit = features.inputs(state, observed, fixed=self.bundle.description.scaling.kind != "online")
         # step
-        memory = slice(columns, columns + cell.state_size)
-        output, hidden = cell.step(x.T, body[:, memory])
+        memory = slice(width, width + network.state_size)
+        output, hidden = network.step(torch.cat([x, extras]).T if len(extras) else x.T, body[:, memory])
         # forecast
-        ahead = self._forecaster.forecast(output, features.moves(state), unit).flatten(0, 1)  # (3 + 3 K, N)
-        out = torch.cat([score, pending[2:3], pending[:2], ahead])
+        forecast, spread = self._forecaster.forecast(output, features.moves(state), unit)
+        ahead = forecast.flatten(0, 1)  # (3 + 3 K, N)
+        out = [score, pending[2:3], pending[:2], ahead, *watched[len(detector.FIELDS) :]]
         waiting = pending[4:] - observed.dx
         farthest = ahead[3:4].clamp(waiting[-1:] - creep, waiting[-1:] + creep)
-        new = torch.cat([*state, ahead[1:3], ahead[:1], waiting, farthest, *watch])
-        body[:, :columns] = new.T
+        new = [*state, ahead[1:3], ahead[:1], waiting, farthest, *learned]
+        if spread is not None:
+            new.append(spread[:1])
+        body[:, :width] = torch.cat(new).T
         body[:, memory] = hidden
         everything.index_copy_(0, index, body)
-        return out
+        return torch.cat(out)
 
 
 def _join(parts: Sequence[tuple[np.ndarray, Forecasts]], n: int) -> Forecasts:

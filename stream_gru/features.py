@@ -45,7 +45,8 @@ _CONTEXT = slice(_MOVES + 1, _MOVES + 6)  # log gap, hour cosine and sine, log |
 _Y = slice(_MOVES + 6, _MOVES + 7)
 _FLOOR = slice(_MOVES + 7, _MOVES + 8)
 _RATE = slice(_MOVES + 8, _MOVES + 9)
-OBSERVED = _MOVES + 9
+_SCALE = slice(_MOVES + 9, _MOVES + 10)
+OBSERVED = _MOVES + 10
 
 
 class Features(NamedTuple):
@@ -62,21 +63,30 @@ class Observation(NamedTuple):
     dx: Tensor  # the difference to the last value
     floor: Tensor  # the smallest difference that means anything
     rate: Tensor  # 1 / readings seen before, at most 1
+    scale: Tensor  # what one is, where that is fixed
 
     @classmethod
     def of(cls, columns: Tensor) -> Observation:
         """Name the parts of what `observe` gave."""
-        return cls(columns, columns[_DX], columns[_FLOOR], columns[_RATE])
+        return cls(columns, columns[_DX], columns[_FLOOR], columns[_RATE], columns[_SCALE])
 
 
-def observe(y: Floats, timestamp: Ints, last: Floats, last_timestamp: Ints, seen: Ints) -> npt.NDArray[np.float32]:
-    """Readings (N,) and what came before them -> columns (OBSERVED, N).
+class Arrival(NamedTuple):
+    """N readings and what the host knows of their series, (N,) each."""
 
-    `last` is NaN for the first reading of a series, `seen` is how many there were before.
-    """
+    y: Floats
+    timestamp: Ints  # epoch ms
+    last: Floats  # the value before, NaN: none
+    since: Ints  # its time
+    seen: Ints  # how many there were
+
+
+def observe(arrival: Arrival, scaling: tuple[Floats, Floats] | None = None) -> npt.NDArray[np.float32]:
+    """Readings -> columns (OBSERVED, N). `scaling` are loc and scale (N,) where they are fixed."""
+    y, timestamp, last, since, seen = arrival
     first = np.isnan(last)
     dx = np.where(first, 0, y - last)
-    gap = timestamp - np.where(first, timestamp - 1000, last_timestamp)
+    gap = timestamp - np.where(first, timestamp - 1000, since)
     angle = (timestamp % _DAY_MS) * (2 * np.pi / _DAY_MS)
     size = np.abs(y)
     columns = np.zeros((OBSERVED, len(y)), np.float32)
@@ -88,6 +98,9 @@ def observe(y: Floats, timestamp: Ints, last: Floats, last_timestamp: Ints, seen
     columns[_MOVES + 4] = np.log1p(size) * 0.1
     columns[_MOVES + 5] = np.log1p(seen + 1)
     columns[_Y] = y
+    if scaling is not None:
+        columns[_Y] = y - scaling[0]
+        columns[_SCALE] = scaling[1]
     columns[_FLOOR] = size * _NOISE + _TINY
     columns[_RATE] = 1 / np.maximum(seen, 1)
     return columns
@@ -118,24 +131,39 @@ def update(state: Features, observed: Observation, constant: Constants) -> Featu
     return Features(torch.cat([trends[:1], lags[:1]]), torch.lerp(averages, target, rates))
 
 
-def inputs(state: Features, observed: Observation) -> tuple[Tensor, Tensor]:
+def imputed(columns: Tensor, where: Tensor, move: Tensor) -> Tensor:
+    """Observations (OBSERVED, N) with the value moved by `move` (1, N) from the last one `where` (1, N) it is missing.
+
+    The host gave them the last value itself.
+    """
+    columns = columns.clone()
+    move = torch.where(where, move, columns[_DX])
+    columns[_Y] += torch.where(where, move, 0)
+    columns[len(LEVELS) : _MOVES] = move
+    columns[_MOVES] = move[0] == 0
+    return columns
+
+
+def inputs(state: Features, observed: Observation, fixed: bool = False) -> tuple[Tensor, Tensor]:
     """What the cell sees of an updated state, (INPUTS, N), and the unit of the forecast, (1, N).
 
-    The unit is the running error of the best anchor.
+    Everything is relative to the running mean difference, or to the `fixed` scale; the unit is the running error of the
+    best anchor, or that scale.
     """
     lags, averages = state
     sizes = averages[_MOVES : _MOVES + _SIZES] + observed.floor
     logs = sizes.log()
-    ratios = torch.cat([averages[:_MOVES], lags, observed.columns[_Y]]) / sizes[-1:]
+    one = observed.scale if fixed else sizes[-1:]
+    ratios = torch.cat([averages[:_MOVES], lags, observed.columns[_Y]]) / one
     x = torch.cat(
         [
             torch.copysign(ratios.abs().log1p(), ratios),
-            logs[:-1] - logs[-1:],
+            logs[:-1] - (one.log() if fixed else logs[-1:]),
             averages[_MOVES + _SIZES :],
             observed.columns[_CONTEXT],
         ]
     )
-    return x.clamp(-_LIMIT, _LIMIT), sizes[:ANCHORS].amin(0, keepdim=True)
+    return x.clamp(-_LIMIT, _LIMIT), one if fixed else sizes[:ANCHORS].amin(0, keepdim=True)
 
 
 def moves(state: Features) -> Tensor:

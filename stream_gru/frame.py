@@ -52,6 +52,7 @@ def frame(
         pl.concat_list(ahead).alias("forecast"),
         pl.lit(model).alias("model"),
         pl.lit(pl.Series("id", ids, pl.String)),
+        _quantity("yhat_spread", forecasts.spread, features),
     )
 
 

@@ -43,6 +43,8 @@ class OutputRecord(msgspec.Struct, gc=False):
     forecast: tuple[ForecastStep, ...]  # from here on
     model: str
     id: str  # topic-partition-offset of the reading; in a backtest file-row
+    # How far the members of an ensemble were apart on yhat, a standard deviation; only where there is one.
+    yhat_spread: Quantity | msgspec.UnsetType = msgspec.UNSET
 
 
 _DECODER = msgspec.json.Decoder(OutputRecord)

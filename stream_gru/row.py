@@ -2,7 +2,8 @@
 
 One contiguous little-endian record of two parts. The head is what the host needs to admit a reading: ``int64 offset``
 of the last record applied (-1: none), ``int64 timestamp`` of it (epoch ms; `NEVER`: none), ``float64 last[F]``, the
-last value of each feature (NaN: none), ``int64 seen[F]``, how many there were, ``float64 alarm``. The body,
+last value of each feature (NaN: none), ``int64 since[F]``, its time, ``int64 seen[F]``, how many there were, ``float64
+alarm``. The body,
 ``float32[F, W]``, holds the named fields of each feature, which only the device works on.
 
 Every level in the body is kept relative to `last`: a counter at 1e12 keeps its precision in float32 however far it
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 NONE = -1  # the offset of a row that no record was applied to
 NEVER = int(np.iinfo(np.int64).min)  # its timestamp
-FORMAT = 1
+FORMAT = 2
 
 RowBytes = npt.NDArray[np.uint8]  # (n, row_bytes)
 Structured = npt.NDArray[Any]
@@ -44,7 +45,8 @@ class Layout:
         if sum(widths.values()) % 2:
             widths["padding"] = 1  # a row is a whole number of 8 bytes
         each = (self.features,)
-        head = [("offset", "<i8"), ("timestamp", "<i8"), ("last", "<f8", each), ("seen", "<i8", each), ("alarm", "<f8")]
+        head = [("offset", "<i8"), ("timestamp", "<i8"), ("last", "<f8", each)]
+        head += [("since", "<i8", each), ("seen", "<i8", each), ("alarm", "<f8")]
         body = np.dtype([(name, "<f4", (n,)) for name, n in widths.items()])
         dtype = np.dtype([*head, ("body", body, (self.features,))])
         meaning = f"{FORMAT} {self.features} {widths}"

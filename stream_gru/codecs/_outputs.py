@@ -53,6 +53,7 @@ class Writer:
             self._ahead(shorten(forecasts.ahead)),
             repeat(model),
             ids,
+            self._spread(forecasts.spread),
         ]
         return encode_each(map(OutputRecord, *columns))
 
@@ -62,6 +63,14 @@ class Writer:
             numbers: list[Any] = column[:, 0].tolist()
             return numbers
         return list(map(self._by_name, *column.T.tolist()))
+
+    def _spread(self, spread: Floats) -> Iterable[Any]:
+        """(N, F) -> as `_quantity`, but nothing at all for what has none."""
+        none = np.isnan(spread).all(1)
+        if none.all():
+            return repeat(msgspec.UNSET)
+        quantities = self._quantity(shorten(spread))
+        return [msgspec.UNSET if absent else q for absent, q in zip(none.tolist(), quantities, strict=True)]
 
     def _ahead(self, ahead: Floats) -> list[tuple[ForecastStep, ...]]:
         """(N, K, 3, F) -> for each of N rows its K steps."""

@@ -7,17 +7,20 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 
+from stream_gru.context import Context
 from stream_gru.errors import BundleError
 from stream_gru.models.forecaster import Forecaster
+from stream_gru.models.network import Network
+from stream_gru.scaling import Scaling
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "bundle.json"
 WEIGHTS = "weights.safetensors"
 DEFAULT = Path(str(files("stream_gru.models"))) / "bundles" / "light"
@@ -30,10 +33,14 @@ class Description(BaseModel):
 
     format: int = FORMAT
     name: str = Field(min_length=1, max_length=100)
-    cell: str = "gru"
-    hidden: int = Field(64, ge=1, le=4096)
+    network: Network = Network()
     horizons: tuple[int, ...] = Field(
         (12, 36), min_length=1, description="steps; the first one is what detection waits for"
+    )
+    context: Context = Context()
+    scaling: Scaling = Scaling()
+    missing: Literal["mask", "forward", "forecast"] = Field(
+        "mask", description="a missing value is left out, or the last one or the model's own forecast takes its place"
     )
     weights_sha256: str = ""
     training: dict[str, Any] = Field(default_factory=dict, description="how it was made, for people")
@@ -65,19 +72,9 @@ class Bundle:
         return self.description.horizons
 
 
-def describe(name: str, cell: str, hidden: int, horizons: str) -> Description:
-    """A new description from what a user typed; `horizons` are numbers separated by commas. Raises `BundleError`."""
-    try:
-        return Description.model_validate(
-            {"name": name, "cell": cell, "hidden": hidden, "horizons": [h for h in horizons.split(",") if h]}
-        )
-    except ValidationError as error:
-        raise BundleError(f"no such model can be made: {_first(error)}") from None
-
-
 def build(description: Description) -> Forecaster:
     """The network that a description means, with initial weights."""
-    return Forecaster(description.cell, description.hidden, description.horizons)
+    return Forecaster(description.network, description.horizons, description.context.size)
 
 
 def save(folder: Path, description: Description, forecaster: Forecaster) -> Bundle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -234,6 +235,7 @@ def forecast_columns(draw: st.DrawFn, n: int, k: int, f: int) -> Forecasts:
         yhat=floats(n, f),
         lower=floats(n, f),
         upper=floats(n, f),
+        spread=floats(n, f),
         ahead=floats(n, k, 3, f),
         anomaly_score=floats(n),
         anomaly_grade=floats(n),
@@ -272,6 +274,10 @@ def test_outputs_come_back(name: str, mapping: str, horizons: tuple[int, ...], d
         same(record.yhat, forecasts.yhat[i])
         same(record.yhat_lower, forecasts.lower[i])
         same(record.yhat_upper, forecasts.upper[i])
+        if np.isnan(forecasts.spread[i]).all():
+            assert record.yhat_spread is msgspec.UNSET
+        else:
+            same(record.yhat_spread, forecasts.spread[i])
         assert [step.step for step in record.forecast] == list(horizons)
         for k, step in enumerate(record.forecast):
             for part, quantity in enumerate((step.yhat, step.yhat_lower, step.yhat_upper)):

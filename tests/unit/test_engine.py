@@ -14,6 +14,7 @@ from stream_gru.batch import Forecasts, Level, Readings
 from stream_gru.engine import Engine
 from stream_gru.errors import BundleError, DataError, SettingsError
 from stream_gru.models import bundle
+from stream_gru.models.network import Network
 
 MINUTE = 60_000
 NAN = float("nan")
@@ -167,7 +168,7 @@ def test_no_readings_give_no_forecasts() -> None:
 
 
 def test_a_reload_starts_every_row_anew(tmp_path: Path) -> None:
-    description = bundle.Description(name="small", hidden=8, horizons=(3,))
+    description = bundle.Description(name="small", network=Network(hidden=8), horizons=(3,))
     bundle.save(tmp_path, description, bundle.build(description))
     engine = make()
     Feed(engine)(1.0, 2.0)
@@ -206,7 +207,7 @@ def test_score_takes_columns_and_gives_the_output_record() -> None:
     table = engine.score(["x", "y"] * 3, times, values)
     assert table.columns == [
         *("series", "timestamp", "y", "yhat", "yhat_lower", "yhat_upper", "anomaly_score", "anomaly_grade"),
-        *("is_anomaly", "alert", "alert_score", "level", "forecast", "model", "id"),
+        *("is_anomaly", "alert", "alert_score", "level", "forecast", "model", "id", "yhat_spread"),
     ]
     assert table["level"].to_list() == ["warmup"] * 4 + ["missing", "warmup"]
     assert table["timestamp"][-1] - table["timestamp"][0] == 2 * MINUTE

@@ -42,6 +42,7 @@ def forecasts(features: int) -> Forecasts:
         yhat=column(20.0, 0.2),
         lower=column(19.0, 0.3),
         upper=column(21.0, 0.4),
+        spread=column(np.nan, np.nan) if features == 1 else column(0.25, 0.1),
         ahead=np.arange(12.0).reshape(2, 1, 3, 2)[..., :features],
         anomaly_score=np.array([1.25, np.nan]),
         anomaly_grade=np.array([0.5, np.nan]),
@@ -61,7 +62,7 @@ def encode(features: int) -> list[bytes]:
 
 def test_one_value() -> None:
     first, second = encode(1)
-    assert list(json.loads(first)) == list(json.loads(second)) == NAMES == list(OutputRecord.__struct_fields__)
+    assert list(json.loads(first)) == list(json.loads(second)) == NAMES == list(OutputRecord.__struct_fields__)[:-1]
     assert decode_output(first) == OutputRecord(
         series='"é"\n',
         timestamp=1,
@@ -87,7 +88,9 @@ def test_one_value() -> None:
 
 def test_several_values_are_objects_by_name() -> None:
     first, second = (json.loads(record) for record in encode(2))
-    assert list(first) == NAMES
+    assert list(first) == [*NAMES, "yhat_spread"]
+    assert list(second) == NAMES  # nothing there to be apart on
+    assert first["yhat_spread"] == {"a": 0.25, "b": 0.1}
     assert first["y"] == {"a": 21.5, "b": 0.1}
     assert first["yhat_upper"] == {"a": 21.0, "b": 0.4}
     assert first["forecast"] == [

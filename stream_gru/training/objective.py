@@ -1,0 +1,74 @@
+"""What a fit minimises, and how good a forecaster is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from stream_gru.models.forecaster import QUANTILES, Forecaster
+from stream_gru.training.prepare import Prepared
+
+_FAR = 0.7  # weight of the farther horizons together, the next step counts 1
+
+
+@dataclass(slots=True)
+class Quality:
+    """Errors over windows, divided by those of repeating the last value, for each step ahead; coverage of 90%."""
+
+    steps: tuple[int, ...]
+    error: list[float] = field(default_factory=list)
+    coverage: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = zip(self.steps, self.error, self.coverage, strict=True)
+        return ", ".join(f"{s} ahead: error {e:.3f} of the last value's, coverage {c:.1%}" for s, e, c in parts)
+
+
+def loss(forecast: Tensor, prepared: Prepared) -> Tensor:
+    """Pinball loss of quantiles (..., 1 + K, 3, T, N) on the asinh scale, where a spike counts no more than it should.
+
+    Targets that are NaN don't count. Each member of an ensemble, (M, ...), has a loss of its own: their sum is what
+    they would have minimised alone.
+    """
+    known = ~prepared.target.isnan()
+    q = torch.asinh(forecast / prepared.scale)
+    y = torch.asinh(prepared.target.nan_to_num() / prepared.scale)[:, None]
+    taus = torch.tensor(QUANTILES, device=q.device)[:, None, None]
+    miss = y - q
+    each = torch.maximum(taus * miss, (taus - 1) * miss).sum(-3) * known
+    by_step = each.sum((-1, -2)) / known.sum((1, 2)).clamp(min=1)  # (..., 1 + K)
+    far = by_step[..., 1:].mean(-1) if by_step.shape[-1] > 1 else 0
+    return (by_step[..., 0] + _FAR * far).sum()
+
+
+def run(forecaster: Forecaster, prepared: Prepared, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Forecasts of each member (M, 1 + K, 3, T, N) from every reading, and the network's state (N, S) after them."""
+    _, length, n = prepared.x.shape
+    before = forecaster.network.initial_state(n) if state is None else state
+    outputs, after = forecaster.network.unroll(prepared.x.movedim(0, 2), before)
+    flat = forecaster.members(outputs.flatten(0, 1), prepared.moves.flatten(1), prepared.unit.flatten(1))
+    return flat.view(*flat.shape[:-1], length, n), after
+
+
+@torch.no_grad()
+def evaluate(forecaster: Forecaster, prepared: Prepared) -> Quality:
+    """Median absolute errors in units of each series' scale, against repeating the last value."""
+    was_training = forecaster.training
+    forecaster.eval()
+    forecast = run(forecaster, prepared)[0].mean(0)
+    forecaster.train(was_training)
+    known = ~prepared.target.isnan()
+    quality = Quality(forecaster.steps)
+    for k in range(len(forecaster.steps)):
+        target, real = prepared.target[k].nan_to_num(), known[k]
+        middle, low, high = forecast[k]
+        own = ((target - middle).abs() * real).sum(0)
+        naive = (target.abs() * real).sum(0)
+        moving = naive > 0
+        ratio = (own[moving] / naive[moving]).clamp(1e-3, 1e3)
+        quality.error.append(float(ratio.log().mean().exp()))
+        inside = (target >= low) & (target <= high)
+        quality.coverage.append(float(inside[real].float().mean()))
+    return quality
