@@ -38,15 +38,7 @@ class Zoneout(Cell):
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
         """See `Cell.advance`."""
-        return self._keep(self.cell.advance(projected, state), state)
-
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Block.step`."""
-        _, moved = self.cell.step(x, state)
-        state = self._keep(moved, state)
-        return state[:, : self.output_size], state
-
-    def _keep(self, moved: Tensor, state: Tensor) -> Tensor:
+        moved = self.cell.advance(projected, state)
         if self.training:
             return torch.where(torch.rand_like(moved) < self.rate, state, moved)
         return torch.lerp(moved, state, self.rate)

@@ -32,9 +32,18 @@ class Cell(Block):
         """Draw the weights anew.
 
         orthogonal: Xavier-uniform input weights (Glorot and Bengio 2010), orthogonal recurrent ones (Saxe et al.
-        2014), zero biases but 1 where a gate then remembers (Jozefowicz et al. 2015). uniform: everything from
-        (-1 / sqrt(H), 1 / sqrt(H)), as `torch.nn.GRUCell` does it.
+        2014), gate by gate, zero biases but 1 where a gate then remembers (Jozefowicz et al. 2015). uniform: everything
+        from (-1 / sqrt(H), 1 / sqrt(H)), as `torch.nn.GRUCell` does it.
         """
+        if scheme == "orthogonal":
+            self.orthogonal()
+        else:
+            for weight in self.parameters():
+                nn.init.uniform_(weight, -(self.output_size**-0.5), self.output_size**-0.5)
+        nn.init.zeros_(self.start)
+
+    def orthogonal(self) -> None:
+        """Draw the weights by that scheme."""
         raise NotImplementedError
 
     def project(self, x: Tensor) -> Tensor:
@@ -71,11 +80,23 @@ class Cell(Block):
         return self.activations(self.project(x), state)
 
 
-def draw(weights: Tensor, inputs: int) -> None:
-    """Initial weights (D + H, gates H) of gates side by side: of each gate Xavier for x, orthogonal for h."""
-    for gate in torch.split(weights.detach(), weights.shape[0] - inputs, 1):
-        nn.init.xavier_uniform_(gate[:inputs])
-        nn.init.orthogonal_(gate[inputs:])
+def xavier(weights: Tensor, hidden: int) -> None:
+    """Draw the input weights (D, gates H) of gates that lie side by side, each for itself."""
+    for gate in torch.split(weights.detach(), hidden, 1):
+        nn.init.xavier_uniform_(gate)
+
+
+def orthogonal(weights: Tensor, hidden: int) -> None:
+    """Draw the recurrent weights (H, gates H) of gates that lie side by side, each for itself."""
+    for gate in torch.split(weights.detach(), hidden, 1):
+        nn.init.orthogonal_(gate)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent within 2e-7. In inference on a CPU it is half the time of torch's, which a step feels."""
+    if x.requires_grad or not x.is_cpu:
+        return x.tanh()
+    return (2 * x).sigmoid_().mul_(2).sub_(1)
 
 
 def cells() -> dict[str, type[Cell]]:
