@@ -50,18 +50,24 @@ def read(files: Sequence[Path], time: str, values: Sequence[str], key: str | Non
     return tables
 
 
-def score(engine: Engine, tables: Sequence[history.History], tell: Callable[[int], None]) -> list[Forecasts]:
-    """Forecasts for each table, beside its rows. The same key in two files is two series."""
+def admit(engine: Engine, tables: Sequence[history.History]) -> Readings:
+    """The rows of all tables, one after another, of series that are new to `engine`. The same key in two tables is two
+    series."""
     slots = []
     for handle, table in enumerate(tables):
         engine.arena.open(handle)
         slots.append(engine.arena.admit(handle, [name.encode() for name in table.series]))
-    readings = Readings(
+    return Readings(
         np.concatenate(slots),
         np.concatenate([np.arange(len(table)) for table in tables]),
         np.concatenate([table.timestamp for table in tables]),
         np.concatenate([table.value for table in tables]),
     )
+
+
+def score(engine: Engine, tables: Sequence[history.History], tell: Callable[[int], None]) -> list[Forecasts]:
+    """Forecasts for each table, beside its rows. The same key in two files is two series."""
+    readings = admit(engine, tables)
     parts, order = [], []
     for index in _portions(readings.slot):
         parts.append(engine.step(readings.take(index)))
@@ -69,14 +75,15 @@ def score(engine: Engine, tables: Sequence[history.History], tell: Callable[[int
         tell(len(index))
     if not parts:
         return [engine.step(readings) for _ in tables]
-    back = np.argsort(np.concatenate(order))
-    forecasts = _concatenate(parts).take(back)
+    forecasts = in_order(parts, order)
     bounds = np.cumsum([0, *map(len, tables)]).tolist()
     return [forecasts.take(slice(a, b)) for a, b in pairwise(bounds)]
 
 
-def _concatenate(parts: Sequence[Forecasts]) -> Forecasts:
-    return Forecasts(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Forecasts)))
+def in_order(parts: Sequence[Forecasts], order: Sequence[Ints]) -> Forecasts:
+    """Forecasts of portions, whose places are in `order`, as one."""
+    whole = Forecasts(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Forecasts)))
+    return whole.take(np.argsort(np.concatenate(order)))
 
 
 def _portions(slot: Ints) -> Iterator[Ints]:
