@@ -137,7 +137,7 @@ def test_the_ring_counts_to_its_window_and_keeps_the_newest() -> None:
 @torch.no_grad()
 def test_convolution_is_the_causal_filter() -> None:
     block = Convolution(1, 1, 3)
-    block.weight.copy_(torch.tensor([[[3.0, 2.0, 1.0]]]))  # 1 for the newest
+    block.weight.copy_(torch.tensor([[3.0], [2.0], [1.0]]))  # 1 for the newest
     block.bias.fill_(-4.0)
     outputs, _ = block.unroll(torch.tensor([1.0, 2, 0, 5]).view(4, 1, 1), block.initial_state(1))
     # 1 - 4 < 0; 2 + 2 - 4; 0 + 4 + 3 - 4; 5 + 0 + 6 - 4
@@ -180,6 +180,8 @@ def test_attention_gives_all_to_what_is_there_and_nothing_to_the_rest() -> None:
         assert (weights[:, SHORT - there :] > 0).all()
         assert (weights[:, : SHORT - there] == 0).all()
         rows = x[max(0, t - SHORT + 1) : t + 1]
+        scores = torch.einsum("nd,de,wne->nw", now, block.query, rows) / WIDTH**0.5 + block.age[:, SHORT - there :]
+        torch.testing.assert_close(weights[:, SHORT - there :], scores.softmax(1))
         context = torch.einsum("nw,wnd->nd", weights[:, SHORT - there :], rows)
         expected = now + block.combine(torch.cat([context, now], 1)).tanh()
         torch.testing.assert_close(output, expected)
