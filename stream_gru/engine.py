@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from stream_gru.errors import BundleError, DataError, SettingsError
 from stream_gru.frame import frame
 from stream_gru.models import bundle as bundles
 from stream_gru.row import Layout
+
+if TYPE_CHECKING:
+    from stream_gru.gates import Watch
 
 # A product of fewer rows takes another path through the BLAS and rounds differently; small batches are filled up, so
 # that a reading's result does not depend on its batch.
@@ -53,6 +56,7 @@ class Engine:
         self.features = _names(features)
         self.capacity = capacity
         self.detector = detector or settings.Detector()
+        self.watch: Watch | None = None  # looks on at each step
         self._scored = 0  # readings that `score` was given
         torch.set_num_threads(threads)
         self._take(bundles.load(bundle))
@@ -247,10 +251,10 @@ class Engine:
             again = np.arange(_LEAST) % n
             bodies, columns = bodies[again], columns[:, again]
         index, observed = torch.from_numpy(bodies).to(self.device), torch.from_numpy(columns).to(self.device)
-        return self._apply(index, observed)[:, :n].cpu().numpy()
+        return self._apply(index, observed, n)[:, :n].cpu().numpy()
 
-    def _apply(self, index: Tensor, columns: Tensor) -> Tensor:
-        """The straight line."""
+    def _apply(self, index: Tensor, columns: Tensor, n: int) -> Tensor:
+        """The straight line. All but the first `n` are there to fill up."""
         observations, youth, extras = torch.tensor_split(columns, self._parts)
         everything = self.arena.bodies.view(-1, self.layout.width)
         body = everything.index_select(0, index)  # (N, W)
@@ -276,7 +280,10 @@ class Engine:
         x, unit = features.inputs(state, observed, fixed=self.bundle.description.scaling.kind != "online")
         # step
         memory = slice(width, width + network.state_size)
-        output, hidden = network.step(torch.cat([x, extras]).T if len(extras) else x.T, body[:, memory])
+        given = (torch.cat([x, extras]) if len(extras) else x).T
+        if self.watch is not None:
+            self.watch(network, index[:n], given[:n], body[:n, memory])
+        output, hidden = network.step(given, body[:, memory])
         # forecast
         forecast, spread = self._forecaster.forecast(output, features.moves(state), unit)
         ahead = forecast.flatten(0, 1)  # (3 + 3 K, N)

@@ -1,0 +1,93 @@
+"""The gates of a running model: counted for Prometheus, or kept reading by reading.
+
+The engine calls its `watch`, if there is one, at each step with what the network is about to read. Without one nothing
+here runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stream_gru.batch import Ints
+from stream_gru.errors import BundleError
+from stream_gru.models.block import Block
+
+Watch = Callable[[Block, Tensor, Tensor, Tensor], None]
+"""Called with the network, the bodies that are stepped (n,), all different, and their inputs (n, D) and states before
+the step (n, S). Must not change any of them."""
+
+BINS = 20
+BOUNDS = tuple((i + 1) / BINS for i in range(BINS))  # upper ones; the first and last bins are the saturated units
+_MOST = 512  # readings of one step that are counted
+_EXACT = 2**23  # as many ones float32 still counts
+
+
+class Distribution(NamedTuple):
+    """Activations since the start."""
+
+    counts: list[int]  # (BINS,) in [0, 1], a bin holds its lower bound
+    sum: float
+
+
+class Histograms:
+    """A watch that counts activations, on the device: nothing is fetched before `read`.
+
+    Of a larger step 512 readings are counted, evenly spaced: they show the distribution as well, and all of them would
+    cost half as much again as the step itself.
+    """
+
+    def __init__(self, network: Block, device: torch.device) -> None:
+        """Raises `BundleError` for a network without gates."""
+        self._counts: dict[str, Tensor] = {}  # (BINS,) each
+        self._sums: dict[str, Tensor] = {}  # ()
+        for name in names(network):
+            self._counts[name] = torch.zeros(BINS, dtype=torch.int64, device=device)
+            self._sums[name] = torch.zeros((), dtype=torch.float64, device=device)
+
+    def __call__(self, network: Block, bodies: Tensor, x: Tensor, state: Tensor) -> None:
+        """Count the gates of this step; see `Watch`."""
+        every = -(-len(bodies) // _MOST)
+        for name, gate in network.gates(x[::every], state[::every]).items():
+            if name in self._counts:  # another model may have been loaded since
+                for part in torch.split(gate.flatten(), _EXACT):
+                    self._counts[name] += torch.histc(part, BINS, 0, 1).to(torch.int64)
+                    self._sums[name] += part.sum(dtype=torch.float64)
+
+    def read(self) -> dict[str, Distribution]:
+        """By the gates' names. From any thread; a step that runs meanwhile is in it or not, perhaps in part."""
+        return {name: Distribution(self._counts[name].tolist(), self._sums[name].item()) for name in self._counts}
+
+
+class Recorder:
+    """A watch that keeps what the last step's gates were, and of which bodies."""
+
+    def __init__(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """`reduce` makes of activations (n, units) what is kept, (n, R)."""
+        self._reduce = reduce
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing was stepped."""
+        self.bodies: Ints = np.empty(0, np.int64)
+        self.gates: dict[str, npt.NDArray[np.float32]] = {}
+
+    def __call__(self, network: Block, bodies: Tensor, x: Tensor, state: Tensor) -> None:
+        """See `Watch`."""
+        self.bodies = bodies.cpu().numpy()
+        self.gates = {name: self._reduce(gate).cpu().numpy() for name, gate in network.gates(x, state).items()}
+
+
+def names(network: Block) -> tuple[str, ...]:
+    """The gates that a network has. Raises `BundleError` if it has none."""
+    state = network.initial_state(1)
+    with torch.inference_mode():
+        found = network.gates(state.new_zeros(1, network.input_size), state)
+    if not found:
+        raise BundleError("this model has no gates to look at, as a plain RNN has none; use one of GRU or LSTM cells")
+    return tuple(found)
