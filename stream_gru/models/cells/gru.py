@@ -66,8 +66,8 @@ class GRU(Cell):
         return torch.split(projected, [2 * self.output_size, self.output_size], -1)
 
     def _gates(self, gates: Tensor, state: Tensor) -> tuple[Tensor, ...]:
-        """reset, update: both from one product."""
-        return torch.addmm(gates, state, self.gate_weights).sigmoid().chunk(2, 1)
+        """reset, update: both from one product; float32 again where that was taken in half precision."""
+        return torch.addmm(gates, state, self.gate_weights).type_as(state).sigmoid().chunk(2, 1)
 
     def _move(self, gates: Tensor, candidate: Tensor, state: Tensor) -> Tensor:
         reset, update = self._gates(gates, state)

@@ -39,19 +39,22 @@ class LSTM(Cell):
         return nn.functional.linear(x, self.input_weights.T, self.bias)
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
-        """See `Cell.advance`. All gates come from one product."""
+        """See `Cell.advance`."""
         h, c = state.chunk(2, 1)
-        sums = torch.addmm(projected, h, self.recurrent_weights)
-        gates, candidate = torch.split(sums, [3 * self.output_size, self.output_size], 1)
+        gates, candidate = self._sums(projected, h)
         write, keep, show = gates.sigmoid().chunk(3, 1)
         c = torch.addcmul(keep * c, write, tanh(candidate))
         return torch.cat([show * tanh(c), c], 1)
 
     def activations(self, projected: Tensor, state: Tensor) -> dict[str, Tensor]:
         """``input`` (0: nothing new is written), ``forget`` (1: keep) and ``output`` (0: the memory is not shown)."""
-        sums = torch.addmm(projected, state[:, : self.output_size], self.recurrent_weights)
-        gates = sums[:, : 3 * self.output_size].sigmoid().chunk(3, 1)
-        return dict(zip(("input", "forget", "output"), gates, strict=True))
+        gates, _ = self._sums(projected, state[:, : self.output_size])
+        return dict(zip(("input", "forget", "output"), gates.sigmoid().chunk(3, 1), strict=True))
+
+    def _sums(self, projected: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        """What the gates and the candidate are made of: one product; float32 again where that was in half precision."""
+        sums = torch.addmm(projected, h, self.recurrent_weights).type_as(h)
+        return torch.split(sums, [3 * self.output_size, self.output_size], 1)
 
 
 CELL = LSTM

@@ -30,7 +30,8 @@ class RNN(Cell):
 
     def advance(self, projected: Tensor, state: Tensor) -> Tensor:
         """See `Cell.advance`."""
-        return tanh(torch.addmm(projected, state, self.recurrent_weights))
+        sums = torch.addmm(projected, state, self.recurrent_weights)
+        return tanh(sums.type_as(state))  # float32 again where the product was taken in half precision
 
 
 CELL = RNN
