@@ -22,24 +22,25 @@ Watch = Callable[[Block, Tensor, Tensor, Tensor], None]
 """Called with the network, the bodies that are stepped (n,), all different, and their inputs (n, D) and states before
 the step (n, S). Must not change any of them."""
 
-BINS = 20
-BOUNDS = tuple((i + 1) / BINS for i in range(BINS))  # upper ones; the first and last bins are the saturated units
-_MOST = 512  # readings of one step that are counted
+BINS = 20  # the first and the last are the saturated units
+_BOUNDS = tuple((i + 1) / BINS for i in range(BINS))
+_MOST = 64  # readings of one step that are counted
 _EXACT = 2**23  # as many ones float32 still counts
 
 
 class Distribution(NamedTuple):
-    """Activations since the start."""
+    """Activations since the start, in [0, 1]."""
 
-    counts: list[int]  # (BINS,) in [0, 1], a bin holds its lower bound
+    bounds: tuple[float, ...]  # (BINS,) upper ones
+    counts: list[int]  # (BINS,)
     sum: float
 
 
 class Histograms:
     """A watch that counts activations, on the device: nothing is fetched before `read`.
 
-    Of a larger step 512 readings are counted, evenly spaced: they show the distribution as well, and all of them would
-    cost half as much again as the step itself.
+    Of a larger step 64 readings are counted, evenly spaced: they show the distribution as well, and to count all would
+    take half as long as the step itself.
     """
 
     def __init__(self, network: Block, device: torch.device) -> None:
@@ -61,7 +62,9 @@ class Histograms:
 
     def read(self) -> dict[str, Distribution]:
         """By the gates' names. From any thread; a step that runs meanwhile is in it or not, perhaps in part."""
-        return {name: Distribution(self._counts[name].tolist(), self._sums[name].item()) for name in self._counts}
+        return {
+            name: Distribution(_BOUNDS, self._counts[name].tolist(), self._sums[name].item()) for name in self._counts
+        }
 
 
 class Recorder:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from prometheus_client.registry import Collector
 from stream_gru import __version__
 from stream_gru.batch import Level
 from stream_gru.dead_letters import Reason
+
+if TYPE_CHECKING:
+    from stream_gru.gates import Distribution
 
 STAGES = ("queue", "decode", "load", "step", "encode", "publish", "checkpoint", "commit")
 _FAST = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -48,6 +51,26 @@ class BulkHistogram(Collector):
         names = [*(str(bound) for bound in self._bounds.tolist()), "+Inf"]
         buckets = list(zip(names, np.cumsum(self._counts).tolist(), strict=True))
         yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
+
+
+class GateHistogram(Collector):
+    """The gates' activations by gate. They are counted where the model is stepped; this shows what was fetched last."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self._shown: Mapping[str, Distribution] = {}
+
+    def show(self, gates: Mapping[str, Distribution]) -> None:
+        """Replace what is shown."""
+        self._shown = gates
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry at a scrape."""
+        family = HistogramMetricFamily(self._name, self._text, labels=["gate"])
+        for gate, (bounds, counts, total) in self._shown.items():
+            names = [*map(str, bounds), "+Inf"]
+            family.add_metric([gate], list(zip(names, np.cumsum([*counts, 0]).tolist(), strict=True)), total)
+        yield family
 
 
 class Metrics:
@@ -84,6 +107,11 @@ class Metrics:
             "stream_gru_latency_seconds", "From a reading's Kafka timestamp to its output's acknowledgement.", _LATENCY
         )
         registry.register(self.latency)
+        self.gates = GateHistogram(
+            "stream_gru_gate_activation",
+            "Activations of the model's gates, of a sample of the readings; see metrics.gates.",
+        )
+        registry.register(self.gates)
         self.lag = gauge("reader_lag", "Records behind the end of the log.", "topic", "partition")
         self.partitions = gauge("reader_partitions", "Partitions assigned to this worker.")
         self.writer_errors = counter("writer_errors", "Checkpoints or publications that had to be repeated.", "target")

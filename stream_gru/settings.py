@@ -102,6 +102,9 @@ class Input(Section):
         "ms", description="epoch seconds (a fraction is allowed), ms, us, ns, or ISO 8601 text"
     )
     values: tuple[str, ...] = Field(("value",), min_length=1, description="one field, or several = multivariate")
+    covariates: tuple[str, ...] = Field(
+        (), description="fields with the covariates of the model, in its order; one that is absent or null is unknown"
+    )
     max_payload_bytes: int = Field(65_536, ge=64, le=64 << 20)
     max_key_bytes: int = Field(256, ge=1, le=256)
     max_future_s: float = Field(86_400, ge=0, description="how far a timestamp may lie past the Kafka record's own")
@@ -110,7 +113,7 @@ class Input(Section):
         4096, ge=0, le=65_536, description="how much of a record's key, and of its payload, its dead letter keeps"
     )
 
-    @field_validator("values")
+    @field_validator("values", "covariates")
     @classmethod
     def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(values)) < len(values):
@@ -156,6 +159,7 @@ class Metrics(Section):
 
     host: str = "127.0.0.1"
     port: Port = 9108
+    gates: bool = Field(False, description="count the activations of the model's gates, as stream_gru_gate_activation")
 
 
 class Worker(Section):

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from stream_gru import codecs, stores
 from stream_gru.engine import Engine
 from stream_gru.errors import BrokerError, SettingsError, StoreUnavailableError
+from stream_gru.gates import Histograms
 from stream_gru.kafka import aiokafka_options
 from stream_gru.metrics import Health, Metrics, Server
 from stream_gru.polite import polite
@@ -51,6 +52,7 @@ class Worker:
         self._watchdog = Watchdog(self.health, settings.worker.unready_after_s, settings.worker.exit_after_s)
         self._patience = Patience(self.health, self.metrics)
         self._parts: Parts | None = None  # while it is connected
+        self._gates: Histograms | None = None  # where metrics.gates asks for them
         self.control: Control | None = None
 
     async def stop(self) -> None:
@@ -179,6 +181,8 @@ class Worker:
         self.metrics.row_bytes.set(engine.layout.row_bytes)
         self.metrics.device_memory.set(engine.memory)
         self.metrics.checkpoint_age.set(now - min((live.checkpointed for live in lives), default=now))
+        if self._gates:
+            self.metrics.gates.show(self._gates.read())
         self.metrics.lag.clear()  # also of what is no longer ours
         for live in lives:
             if (end := parts.consumer.highwater(live.tp)) is not None:
@@ -195,6 +199,8 @@ class Worker:
             threads=model.threads,
             detector=self._settings.detector,
         )
+        if self._settings.metrics.gates:
+            engine.watch = self._gates = Histograms(engine.bundle.forecaster.network, engine.device)
         self.metrics.model.info({"name": engine.bundle.name, "digest": engine.bundle.digest})
         return engine
 

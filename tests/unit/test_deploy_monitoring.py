@@ -19,6 +19,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from stream_gru.dead_letters import Reason
+from stream_gru.gates import Distribution
 from stream_gru.metrics import Metrics
 from tests import deploy_files
 
@@ -34,6 +35,7 @@ def page() -> str:
     metrics.lag.labels("readings", "0")
     metrics.writer_errors.labels("store")
     metrics.model.info({"name": "default", "digest": "0"})
+    metrics.gates.show({"update": Distribution((0.5, 1.0), [1, 2], 1.5)})
     return generate_latest(metrics.registry).decode()
 
 
