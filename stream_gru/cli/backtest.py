@@ -10,6 +10,7 @@ import typer
 
 from stream_gru import settings
 from stream_gru.cli.config import Assign, Config, flags
+from stream_gru.errors import DataError
 
 
 class Kind(StrEnum):
@@ -27,6 +28,10 @@ def backtest(
     key: Annotated[
         str | None, typer.Option(help="The column that names the series; without it each file is one, by its name.")
     ] = None,
+    covariate: Annotated[
+        str | None,
+        typer.Option(help="The columns with the covariates of the model, by commas; else those with their names."),
+    ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Also draw a picture of each file.")] = False,
     kind: Annotated[Kind, typer.Option("--format", help="Of the tables.")] = Kind.csv,
     config: Config = None,
@@ -38,11 +43,19 @@ def backtest(
     from rich.table import Table
 
     from stream_gru.engine import Engine
+    from stream_gru.models import bundle
     from stream_gru.tools import backtest as tool
 
     loaded = settings.load(config, flags(assign))
     values = value.split(",")
-    tables = tool.read(files, time, values, key)
+    wanted = bundle.load(loaded.model.bundle).description.context.covariates
+    columns = covariate.split(",") if covariate else wanted
+    if len(columns) != len(wanted):
+        raise DataError(
+            f"--covariate names {len(columns)} columns; the model has {len(wanted)} covariates{': ' if wanted else ''}"
+            f"{', '.join(wanted)}"
+        )
+    tables = tool.read(files, time, values, key, columns)
     engine = Engine(
         loaded.model.bundle,
         features=values,

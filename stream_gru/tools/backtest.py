@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from stream_gru.batch import Forecasts, Ints, Readings, waves
+from stream_gru.batch import Floats, Forecasts, Ints, Readings, waves
 from stream_gru.engine import MAX_ABS_VALUE, Engine
 from stream_gru.errors import DataError
 from stream_gru.frame import frame
@@ -36,13 +36,15 @@ class Result:
     alerts: int
 
 
-def read(files: Sequence[Path], time: str, values: Sequence[str], key: str | None) -> list[history.History]:
+def read(
+    files: Sequence[Path], time: str, values: Sequence[str], key: str | None, covariates: Sequence[str] = ()
+) -> list[history.History]:
     """The history in `files`. Raises `DataError` for what the stream would not admit either, naming file and row."""
     tables = []
     for file in files:
-        table = history.read(file, time, values, key)
+        table = history.read(file, time, values, key, covariates)
         with np.errstate(invalid="ignore"):
-            rows = np.flatnonzero((np.abs(table.value) > MAX_ABS_VALUE).any(1))
+            rows = np.flatnonzero((np.abs(_columns(table)) > MAX_ABS_VALUE).any(1))
         if len(rows):
             more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
             raise DataError(f"{file}: row {rows[0] + 1} holds a value beyond {MAX_ABS_VALUE:g}{more}")
@@ -61,7 +63,7 @@ def admit(engine: Engine, tables: Sequence[history.History]) -> Readings:
         np.concatenate(slots),
         np.concatenate([np.arange(len(table)) for table in tables]),
         np.concatenate([table.timestamp for table in tables]),
-        np.concatenate([table.value for table in tables]),
+        np.concatenate([_columns(table) for table in tables]),
     )
 
 
@@ -78,6 +80,10 @@ def score(engine: Engine, tables: Sequence[history.History], tell: Callable[[int
     forecasts = in_order(parts, order)
     bounds = np.cumsum([0, *map(len, tables)]).tolist()
     return [forecasts.take(slice(a, b)) for a, b in pairwise(bounds)]
+
+
+def _columns(table: history.History) -> Floats:
+    return np.concatenate([table.value, table.covariates], axis=1)
 
 
 def in_order(parts: Sequence[Forecasts], order: Sequence[Ints]) -> Forecasts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,26 @@ class History:
     series: list[str]  # N names
     timestamp: Ints  # (N,) epoch ms
     value: Floats  # (N, F), NaN = missing
+    covariates: Floats = field(default_factory=lambda: np.empty((0, 0)))  # (N, C), NaN = unknown
+
+    def __post_init__(self) -> None:
+        if not self.covariates.size:
+            self.covariates = np.empty((len(self.timestamp), 0))
 
     def __len__(self) -> int:
         return len(self.timestamp)
 
 
-def read(file: Path, time: str, values: Sequence[str], key: str | None = None) -> History:
+def read(
+    file: Path, time: str, values: Sequence[str], key: str | None = None, covariates: Sequence[str] = ()
+) -> History:
     """Read `file`. Without a `key` column the whole file is one series, named after the file.
 
     Times are ISO 8601 (UTC unless they say otherwise), dates, or epoch numbers in s, ms, us or ns. An empty cell is a
     missing value. Raises `DataError` naming file, column and row for anything else.
     """
     table = _table(file)
-    wanted = [time, *values, *([key] if key else [])]
+    wanted = [time, *values, *([key] if key else []), *covariates]
     if missing := [name for name in wanted if name not in table.columns]:
         raise DataError(f"{file} has no column {', '.join(missing)}; it has {', '.join(table.columns)}")
     if key is None:
@@ -48,8 +55,8 @@ def read(file: Path, time: str, values: Sequence[str], key: str | None = None) -
     else:
         _require(file, key, table[key].is_null().to_numpy(), "names no series")
         series = table[key].cast(pl.String).to_list()
-    numbers = [_numbers(file, table[name]) for name in values]
-    return History(series, _times(file, table[time]), np.stack(numbers, axis=1))
+    numbers = np.stack([_numbers(file, table[name]) for name in (*values, *covariates)], axis=1)
+    return History(series, _times(file, table[time]), *np.split(numbers, [len(values)], axis=1))
 
 
 def _table(file: Path) -> pl.DataFrame:

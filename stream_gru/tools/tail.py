@@ -58,7 +58,7 @@ async def read(
     Without `follow` it ends at what was the end of the topic when it began. Raises `BrokerError`.
     """
     async with reader(settings, [topic_of(settings, kind)], from_beginning=from_beginning) as consumer:
-        left = {} if follow else await _ends(consumer)
+        left = {} if follow else await ends(consumer)
         while follow or left:
             batches = await consumer.getmany(timeout_ms=POLL_MS)
             records = sorted((r for batch in batches.values() for r in batch), key=lambda r: int(r.timestamp))
@@ -87,7 +87,7 @@ def series_of(payload: dict[str, Any]) -> object:
     return payload.get("series") if key is None else key.get("data") if isinstance(key, dict) else None
 
 
-async def _ends(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+async def ends(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
     """Where each partition ends now, empty ones left out."""
     ends = await consumer.end_offsets(consumer.assignment())
     return {p: end for p, end in ends.items() if await consumer.position(p) < end}

@@ -2,97 +2,200 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from stream_gru.batch import Floats, Ints
+from stream_gru import scaling
+from stream_gru.batch import Floats
+from stream_gru.context import Context
 from stream_gru.errors import DataError
-from stream_gru.tools import history
-from stream_gru.training import synthetic
+from stream_gru.models.bundle import Description
+from stream_gru.tools import backtest
+from stream_gru.training import missing, synthetic
+from stream_gru.training.augment import augment
+from stream_gru.training.batches import group
+from stream_gru.training.recipe import Data, Recipe
+from stream_gru.training.series import MIN_READINGS, History, Series, columns
+from stream_gru.training.topic import Progress, read_topic
+from stream_gru.training.windows import Spans, Tape, Windows
 
+_AT_ONCE = 8  # batches that windows are drawn for, and grouped by length
 
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """n stretches of L readings, without missing ones; a shorter one repeats its last reading up to L."""
-
-    timestamp: Ints  # (n, L) epoch ms
-    value: Floats  # (n, L)
-    length: Ints  # (n,) how many of them are real
+__all__ = [
+    "MIN_READINGS",
+    "History",
+    "Progress",
+    "Recorded",
+    "Series",
+    "Source",
+    "Synthetic",
+    "Windows",
+    "describe",
+    "held_back",
+    "read",
+    "read_topic",
+    "source",
+]
 
 
 class Source(Protocol):
     """Where windows come from."""
 
+    @property
+    def readings(self) -> int | None:
+        """How many there are; None: made up without end."""
+        ...
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Windows]:
+        """Batches to learn from, for ever; sizes may differ from one to the next."""
+        ...
+
     def draw(self, n: int, length: int, rng: np.random.Generator) -> Windows:
-        """`n` windows of at most `length` readings, shorter if there are no longer ones."""
+        """`n` windows of at most `length` readings, shorter if there are no longer ones; never augmented."""
         ...
 
 
 class Synthetic:
-    """New made-up series, each time."""
+    """New made-up series, each time. Their covariates are unknown."""
+
+    readings = None
+
+    def __init__(self, plan: Data | None = None, covariates: int = 0) -> None:
+        self._plan, self._covariates = plan or Data(), covariates
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Windows]:
+        """Each batch is whole."""
+        plan = self._plan
+        size = plan.batch if plan.tokens is None else plan.tokens // plan.length
+        if not size:
+            group(np.array([plan.length]), rng, plan.batch, plan.tokens)  # says why not
+        while True:  # many series take little more time to make than few
+            drawn = augment(self.draw(size * _AT_ONCE, plan.length, rng), plan.augment, plan.missing, rng)
+            for rows in np.split(np.arange(size * _AT_ONCE), _AT_ONCE):
+                yield drawn.take(rows)
 
     def draw(self, n: int, length: int, rng: np.random.Generator) -> Windows:
         """`n` series of `length` readings."""
-        return Windows(*synthetic.generate(n, length, rng), np.full(n, length))
-
-
-class History:
-    """Series that were recorded. A series counts by its number of readings."""
-
-    def __init__(self, series: Sequence[tuple[Ints, Floats]]) -> None:
-        """`series` are pairs of epoch ms and values, in order of time, without missing values."""
-        if not series:
-            raise DataError(f"there is no series of at least {MIN_READINGS} readings to learn from")
-        self.series = list(series)
-        sizes = np.array([len(value) for _, value in self.series], float)
-        self._share = sizes / sizes.sum()
-        self._longest = int(sizes.max())
-
-    def __len__(self) -> int:
-        return sum(len(value) for _, value in self.series)
-
-    def draw(self, n: int, length: int, rng: np.random.Generator) -> Windows:
-        """`n` windows that start anywhere."""
-        length = min(length, self._longest)
-        windows = Windows(np.empty((n, length), np.int64), np.empty((n, length)), np.empty(n, np.int64))
-        for row, pick in enumerate(rng.choice(len(self.series), n, p=self._share)):
-            timestamp, value = self.series[pick]
-            start = int(rng.integers(0, max(len(value) - length, 0) + 1))
-            part = slice(start, start + length)
-            real = len(value[part])
-            windows.length[row] = real
-            for column, source in ((windows.timestamp, timestamp), (windows.value, value)):
-                column[row, :real] = source[part]
-                column[row, real:] = column[row, real - 1]
-        return windows
-
-    def split(self, share: float) -> tuple[History, History]:
-        """What comes first in time, and the last `share` of each series."""
-        cuts = [(timestamp, value, round(len(value) * (1 - share))) for timestamp, value in self.series]
-        return (
-            History([(timestamp[:cut], value[:cut]) for timestamp, value, cut in cuts]),
-            History([(timestamp[cut:], value[cut:]) for timestamp, value, cut in cuts]),
+        timestamp, value = synthetic.generate(n, length, rng)
+        return Windows(
+            timestamp,
+            value,
+            np.full(n, length),
+            np.ones((n, length), np.bool_),
+            np.zeros(n, np.int64),
+            np.full((n, length, self._covariates), np.nan),
         )
 
 
-MIN_READINGS = 100
+class Recorded:
+    """Windows of history: sliding by a stride, shuffled anew each time round, or starting anywhere."""
+
+    def __init__(self, history: History, plan: Data, bundle: Path | None = None) -> None:
+        """`bundle` is the model whose forecasts fill gaps, if `plan` says so. Raises `DataError`."""
+        self._plan = plan
+        kept = history.recent(plan.recent) if plan.recent else history
+        self._tape = Tape(missing.fill(kept.series, plan.missing, bundle))
+        self._sliding = None if plan.stride is None else self._tape.sliding(plan.length, plan.stride)
+        longest = min(plan.length, int(self._tape.sizes.max()))
+        group(np.array([longest]), np.random.default_rng(0), 1, plan.tokens)  # says at once what can never fit
+
+    @property
+    def readings(self) -> int:
+        """Values, without those that were filled in."""
+        return len(self._tape)
+
+    @property
+    def windows(self) -> int | None:
+        """How many make one epoch; None: they start anywhere."""
+        return None if self._sliding is None else len(self._sliding)
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Windows]:
+        """Windows of like length together, in random order."""
+        plan = self._plan
+        while True:
+            spans = self._sliding or self._anywhere(rng)
+            for rows in group(spans.length, rng, plan.batch, plan.tokens):
+                yield augment(self._tape.cut(spans.take(rows)), plan.augment, plan.missing, rng)
+
+    def _anywhere(self, rng: np.random.Generator) -> Spans:
+        batch = self._plan.batch if self._plan.tokens is None else max(self._plan.tokens // self._plan.length, 1)
+        return self._tape.anywhere(batch * _AT_ONCE, self._plan.length, rng)
+
+    def draw(self, n: int, length: int, rng: np.random.Generator) -> Windows:
+        """`n` windows that start anywhere."""
+        return self._tape.cut(self._tape.anywhere(n, length, rng))
 
 
-def read(files: Sequence[Path], time: str, values: Sequence[str], key: str | None) -> History:
-    """The series of history files; each value column of each key is one. Raises `DataError` for what can't be read."""
+def source(history: History | None, recipe: Recipe, bundle: Path | None = None) -> Source:
+    """What `recipe` learns from: windows of `history`, or made-up series without it.
+
+    `bundle` is the model whose forecasts fill gaps, if the recipe says so. Raises `DataError` for what does not fit.
+    """
+    if history is None:
+        return Synthetic(recipe.data, len(recipe.context.covariates))
+    _check(history, recipe)
+    return Recorded(history, recipe.data, bundle)
+
+
+def held_back(history: History, recipe: Recipe, n: int = 256, seed: int = 0, bundle: Path | None = None) -> Windows:
+    """`n` windows to test on: what is missing is filled in as in service, nothing is augmented."""
+    _check(history, recipe)
+    plan = recipe.data.model_copy(update={"missing": missing.SERVED[recipe.data.missing], "recent": None})
+    return Recorded(history, plan, bundle).draw(n, plan.length, np.random.default_rng([seed, 1]))
+
+
+def describe(recipe: Recipe, name: str, history: History | None) -> Description:
+    """The bundle that a fit of `recipe` on `history` makes, scales of values and covariates fitted on all of it.
+
+    Raises `DataError` for a fixed scale of made-up series, which come in all sizes.
+    """
+    data, context = recipe.data, recipe.context
+    if history is None and data.scaling != "online":
+        raise DataError(f"data.scaling {data.scaling} is fitted to history; made-up series have all sizes: use online")
+    scale = scaling.Scaling()
+    if history is not None:
+        _check(history, recipe)
+        kept = history.recent(data.recent) if data.recent else history
+        scale = scaling.fit(data.scaling, _by_feature(kept))
+        context = _fitted(context, kept)
+    return Description(
+        name=name,
+        network=recipe.network,
+        horizons=recipe.horizons,
+        context=context,
+        scaling=scale,
+        missing=missing.SERVED[data.missing],
+    )
+
+
+def _by_feature(history: History) -> list[Floats]:
+    count = 1 + max(one.feature for one in history.series)
+    none = np.empty(0)
+    return [np.concatenate([none, *(s.value for s in history.series if s.feature == f)]) for f in range(count)]
+
+
+def _fitted(context: Context, history: History) -> Context:
+    return context.fitted(np.concatenate([one.covariates for one in history.series]))
+
+
+def _check(history: History, recipe: Recipe) -> None:
+    if history.covariates != recipe.context.covariates:
+        there, wanted = (", ".join(names) or "none" for names in (history.covariates, recipe.context.covariates))
+        raise DataError(f"the history has these covariates: {there}; the recipe's context.covariates: {wanted}")
+
+
+def read(
+    files: Sequence[Path], time: str, values: Sequence[str], key: str | None, covariates: Sequence[str] = ()
+) -> History:
+    """The series of history files; each value column of each key is one, of the feature with its number.
+
+    The same key in two files is two series. Raises `DataError` for what can't be read.
+    """
     series = []
-    for file in files:
-        table = history.read(file, time, values, key)
-        _, member = np.unique(np.array(table.series), return_inverse=True)
-        for index in range(int(member.max(initial=-1)) + 1):
-            mine = np.flatnonzero(member == index)
-            mine = mine[np.argsort(table.timestamp[mine], kind="stable")]
-            for column in table.value[mine].T:
-                real = np.isfinite(column)
-                if real.sum() >= MIN_READINGS:
-                    series.append((table.timestamp[mine][real], column[real]))
-    return History(series)
+    for file, table in zip(files, backtest.read(files, time, values, key, covariates), strict=True):
+        names = table.series
+        series += columns(names, table.timestamp, table.value, table.covariates, f"{file.stem}/" if key else "")
+    return History(series, covariates)
