@@ -19,7 +19,7 @@ from stream_gru.models.blocks.zoneout import Zoneout
 from stream_gru.models.cells.gru import GRU
 from stream_gru.models.cells.lstm import LSTM
 
-WIDTH, SERIES, TIME = 6, 3, 60
+WIDTH, SERIES, TIME = 6, 3, 70
 LONG, SHORT = 30, 5  # a window longer, and one shorter, than a stretch of `ring.look_back`
 
 MAKERS: dict[str, Callable[[int], Block]] = {
@@ -110,6 +110,17 @@ def test_reaches_as_far_as_the_window_and_no_farther(make: Callable[[int], Block
     (influence,) = torch.autograd.grad(outputs[now].square().sum(), x)
     reached = influence.abs().sum((1, 2)) > 0
     assert reached.nonzero().flatten().tolist() == list(range(now - SHORT + 1, now + 1))
+
+
+def test_unroll_learns_what_steps_learn(make: Callable[[int], Block]) -> None:
+    block, x = make(SHORT), inputs()
+    weights = list(block.parameters())
+    slopes = [
+        torch.autograd.grad(run(x, block.initial_state(SERIES))[0].square().mean(), weights)
+        for run in (block.unroll, partial(stepped, block))
+    ]
+    for unrolled, expected in zip(*slopes, strict=True):
+        torch.testing.assert_close(unrolled, expected, rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()
