@@ -19,6 +19,10 @@ class DataError(StreamGruError):
     """A history file can't be read as asked."""
 
 
+class TrainingError(StreamGruError):
+    """A fit can't be started as asked, can't go on, or lacks what the `training` extra installs."""
+
+
 class StoreError(StreamGruError):
     """The state store refused a call or can't be used as it is set up."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stream_gru.models.forecaster import QUANTILES, Forecaster
+from stream_gru.training import packing
 from stream_gru.training.prepare import Prepared
 
 _FAR = 0.7  # weight of the farther horizons together, the next step counts 1
@@ -20,6 +21,7 @@ class Quality:
     steps: tuple[int, ...]
     error: list[float] = field(default_factory=list)
     coverage: list[float] = field(default_factory=list)
+    loss: float = float("nan")  # of the averaged forecast
 
     def __str__(self) -> str:
         parts = zip(self.steps, self.error, self.coverage, strict=True)
@@ -44,12 +46,20 @@ def loss(forecast: Tensor, prepared: Prepared) -> Tensor:
 
 
 def run(forecaster: Forecaster, prepared: Prepared, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Forecasts of each member (M, 1 + K, 3, T, N) from every reading, and the network's state (N, S) after them."""
+    """Forecasts of each member (M, 1 + K, 3, T, N) from every reading, and the network's state (N, S) after them.
+
+    Under autocast the network alone is run in half precision: quantiles may lie 80,000 units away, which it can't hold.
+    """
     _, length, n = prepared.x.shape
     before = forecaster.network.initial_state(n) if state is None else state
-    outputs, after = forecaster.network.unroll(prepared.x.movedim(0, 2), before)
-    flat = forecaster.members(outputs.flatten(0, 1), prepared.moves.flatten(1), prepared.unit.flatten(1))
-    return flat.view(*flat.shape[:-1], length, n), after
+    x = prepared.x.movedim(0, 2)
+    if prepared.padded:
+        outputs, after = packing.unroll(forecaster.network, x, before, prepared.length.flatten())
+    else:
+        outputs, after = forecaster.network.unroll(x, before)
+    with torch.autocast(prepared.x.device.type, enabled=False):
+        flat = forecaster.members(outputs.float().flatten(0, 1), prepared.moves.flatten(1), prepared.unit.flatten(1))
+    return flat.view(*flat.shape[:-1], length, n), after.float()
 
 
 @torch.no_grad()
@@ -60,7 +70,7 @@ def evaluate(forecaster: Forecaster, prepared: Prepared) -> Quality:
     forecast = run(forecaster, prepared)[0].mean(0)
     forecaster.train(was_training)
     known = ~prepared.target.isnan()
-    quality = Quality(forecaster.steps)
+    quality = Quality(forecaster.steps, loss=loss(forecast, prepared).item())
     for k in range(len(forecaster.steps)):
         target, real = prepared.target[k].nan_to_num(), known[k]
         middle, low, high = forecast[k]

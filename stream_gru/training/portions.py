@@ -1,0 +1,81 @@
+"""What a fit learns from, step by step: batches of windows, prepared and cut into chunks of time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from stream_gru.errors import TrainingError
+from stream_gru.models.bundle import Description
+from stream_gru.training.data import Source, Windows
+from stream_gru.training.prepare import Prepared, prepare
+from stream_gru.training.recipe import Plan
+
+_AT_ONCE = 8  # batches whose features are stepped together: they cost little more for many series than for few
+
+
+class Portion(NamedTuple):
+    """A chunk of a batch."""
+
+    prepared: Prepared
+    slot: int  # whose state it goes on from: its batch's place among those whose gradients make one step
+    follows: bool  # it goes on where the one before it, of the same slot, ended
+
+
+class Portions:
+    """The chunks of a source's batches for ever, in the same order for the same seed.
+
+    With gradients accumulated over k batches, k of them take turns: a step sees one chunk of each.
+    """
+
+    def __init__(self, source: Source, description: Description, plan: Plan, device: torch.device) -> None:
+        self._source, self._description, self._plan, self._device = source, description, plan, device
+        self.position = 0  # how many to pass over at the beginning: they were learned from before
+
+    def __iter__(self) -> Iterator[Portion]:
+        batches = iter(self._source.batches(np.random.default_rng(self._plan.seed)))
+        together = self._plan.accumulate
+        size = max(1, _AT_ONCE // together) * together
+        passed = self.position
+        while True:
+            windows = list(islice(batches, size))
+            if not windows:
+                raise TrainingError("the source of the fit has no more batches; it must go on for ever")
+            count = sum(-(-each.value.shape[1] // self._plan.chunk) for each in windows)
+            if passed >= count:
+                passed -= count
+                continue
+            yield from islice(self._round(windows), passed, None)
+            passed = 0
+
+    def _round(self, windows: Sequence[Windows]) -> Iterator[Portion]:
+        batches = self._prepare(windows)
+        for first in range(0, len(batches), self._plan.accumulate):
+            group = [list(batch.split(self._plan.chunk, 1)) for batch in batches[first : first + self._plan.accumulate]]
+            for i in range(max(map(len, group))):
+                for slot, chunks in enumerate(group):
+                    if i < len(chunks):
+                        yield Portion(chunks[i], slot, i > 0)
+
+    def _prepare(self, windows: Sequence[Windows]) -> list[Prepared]:
+        """Each batch prepared, those of equal length together."""
+        prepared: list[Prepared | None] = [None] * len(windows)
+        lengths = [each.value.shape[1] for each in windows]
+        for length in dict.fromkeys(lengths):
+            places = [place for place, other in enumerate(lengths) if other == length]
+            joined = prepare(_join([windows[place] for place in places]), self._description, self._device)
+            sizes = [len(windows[place].value) for place in places]
+            parts = zip(*(torch.split(part, sizes, 2) for part in joined), strict=True)
+            for place, part in zip(places, parts, strict=True):
+                prepared[place] = Prepared(*part)
+        return [batch for batch in prepared if batch is not None]
+
+
+def _join(windows: Sequence[Windows]) -> Windows:
+    columns = (field.name for field in dataclasses.fields(Windows))
+    return Windows(*(np.concatenate([getattr(each, name) for each in windows]) for name in columns))
