@@ -25,17 +25,30 @@ class Prepared(NamedTuple):
     unit: Tensor  # (1, T, N)
     target: Tensor  # (1 + K, T, N) values at the steps, relative to the last; NaN: not to be learned
     scale: Tensor  # (1, T, N) what one is in the loss
+    length: Tensor  # (1, 1, N) how many of the T are no padding; on the host
+
+    @property
+    def padded(self) -> bool:
+        """Whether the sequences are of different lengths."""
+        return int(self.length.min()) < self.x.shape[1]
 
     def split(self, size: int, dim: int) -> Iterator[Prepared]:
         """Portions of `size` readings (`dim` 1) or series (`dim` 2)."""
-        return (Prepared(*parts) for parts in zip(*(torch.split(part, size, dim) for part in self), strict=True))
+        *columns, length = self
+        parts = zip(*(torch.split(column, size, dim) for column in columns), strict=True)
+        if dim == 1:
+            for i, part in enumerate(parts):
+                yield Prepared._make((*part, (length - i * size).clamp(0, part[0].shape[1])))
+        else:
+            for part, lengths in zip(parts, torch.split(length, size, dim), strict=True):
+                yield Prepared._make((*part, lengths))
 
 
 @torch.no_grad()
 def prepare(windows: Windows, description: Description, device: torch.device | str = "cpu") -> Prepared:
     """Inputs and targets of windows for the model that `description` means."""
     n, length = windows.value.shape
-    columns = torch.from_numpy(_observe(windows, description)).to(device).view(-1, length, n)
+    columns = _observe(windows, description).to(device).view(-1, length, n)
     extras = torch.from_numpy(_context(windows, description)).to(device).view(-1, length, n)
     state = features.Features(*(torch.zeros(width, n, device=device) for width in features.FIELDS.values()))
     constants = features.Constants.on(device)
@@ -52,24 +65,32 @@ def prepare(windows: Windows, description: Description, device: torch.device | s
     unit = torch.stack(units, 1)  # (1, T, N)
     scale = torch.maximum(unit, torch.from_numpy(size).to(device) * _LEAST_UNIT)
     x = torch.cat([torch.stack(xs, 1), extras])
-    return Prepared(x, torch.stack(moves, 1), unit, torch.from_numpy(target).to(device), scale)
+    lengths = torch.from_numpy(windows.length)[None, None]
+    return Prepared(x, torch.stack(moves, 1), unit, torch.from_numpy(target).to(device), scale, lengths)
 
 
-def _observe(windows: Windows, description: Description) -> np.ndarray:
-    """(OBSERVED, L n), time first."""
+def _observe(windows: Windows, description: Description) -> Tensor:
+    """(OBSERVED, L n), time first. A value that was filled in is put there as the engine does it."""
     n, length = windows.value.shape
     last = np.full((n, length), np.nan)
     last[:, 1:] = windows.value[:, :-1]
     before = np.zeros((n, length), np.int64)
     before[:, 1:] = windows.timestamp[:, :-1]
+    position = np.arange(length)
+    filled = ~windows.known & (position < windows.length[:, None]) & (position > 0)
     arrival = features.Arrival(
-        windows.value.T.ravel(),
+        np.where(filled, last, windows.value).T.ravel(),
         windows.timestamp.T.ravel(),
         last.T.ravel(),
         before.T.ravel(),
-        np.repeat(np.arange(length), n),
+        np.repeat(position, n),
     )
-    return features.observe(arrival, description.scaling.of(np.tile(windows.feature, length)))
+    columns = torch.from_numpy(features.observe(arrival, description.scaling.of(np.tile(windows.feature, length))))
+    if not filled.any():
+        return columns
+    move = np.where(filled, windows.value - last, 0).astype(np.float32)
+    where, moved = (torch.from_numpy(column.T.reshape(1, -1)) for column in (filled, move))
+    return features.imputed(columns, where, moved)
 
 
 def _context(windows: Windows, description: Description) -> np.ndarray:
