@@ -13,6 +13,7 @@ from stream_gru.cli import (
     backtest,
     bench,
     command,
+    compare,
     config,
     demo,
     replay,
@@ -49,6 +50,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     tail.tail,
     backtest.backtest,
     train.train,
+    compare.compare,
 )
 _GROUPS: tuple[tuple[str, str, tuple[Callable[..., None], ...]], ...] = (
     ("config", "Show or check the settings: file, environment and flags together.", (config.show, config.check)),
