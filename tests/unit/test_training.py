@@ -36,30 +36,6 @@ def test_made_up_series_are_whole_and_repeatable() -> None:
     assert not np.array_equal(value, synthetic.generate(200, 150, np.random.default_rng(4))[1])
 
 
-def test_training_sees_what_serving_does(tmp_path: Path) -> None:
-    description, forecaster = small()
-    bundle.save(tmp_path, description, forecaster)
-    windows = data.Synthetic().draw(5, 60, np.random.default_rng(0))
-    engine = Engine(tmp_path, capacity=5, device="cpu")
-    engine.arena.open(0)
-    slots = engine.arena.admit(0, [b"%d" % i for i in range(5)])
-    n = windows.value.size
-    served = engine.step(
-        Readings(np.repeat(slots, 60), np.arange(n), windows.timestamp.ravel(), windows.value.reshape(n, 1))
-    )
-    with torch.no_grad():
-        trained, _ = fit.run(forecaster, fit.prepare(windows, forecaster.steps, CPU))  # (1 + K, 3, T, N)
-    ahead = served.ahead[..., 0].reshape(5, 60, 3, 3).transpose(2, 3, 1, 0) - windows.value.T
-    scale = np.abs(np.diff(windows.value, axis=1)).mean(1) + 1e-9 * np.abs(windows.value).max(1)
-    np.testing.assert_allclose(ahead[:, :, 5:] / scale, trained.numpy()[:, :, 5:] / scale, atol=2e-4, rtol=2e-4)
-
-
-def test_targets_lie_ahead_and_end_with_the_window() -> None:
-    value = np.array([[1.0, 2.0, 4.0, 8.0, 16.0, 16.0]])
-    windows = data.Windows(np.arange(6)[None] * 1000, value, np.array([5]))
-    target = fit.prepare(windows, (1, 2), CPU).target.numpy()[:, :, 0]
-    np.testing.assert_array_equal(target[0], [np.nan, np.nan, 4, 8, np.nan, np.nan])
-    np.testing.assert_array_equal(target[1], [np.nan, np.nan, 12, np.nan, np.nan, np.nan])
 
 
 def test_a_fit_learns_and_can_be_repeated() -> None:
@@ -85,22 +61,6 @@ def test_a_fit_learns_and_can_be_repeated() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
-def test_history_is_cut_into_windows_and_held_back_by_time() -> None:
-    long = (np.arange(1000), np.arange(1000.0))
-    short = (np.arange(120), np.full(120, 5.0))
-    history = data.History([long, short])
-    windows = history.draw(200, 256, np.random.default_rng(0))
-    assert windows.value.shape == (200, 256)
-    tail = windows.length == 120
-    assert 0 < tail.sum() < 80  # a series counts by its readings
-    assert (windows.value[tail] == 5).all()
-    assert (np.diff(windows.value[~tail], axis=1) == 1).all()
-    first, last = history.split(0.2)
-    assert [len(v) for _, v in first.series] == [800, 96]
-    assert last.series[0][1][0] == 800
-    with pytest.raises(DataError, match="no series of at least 100 readings"):
-        data.History([])
-
 
 def write_history(file: Path, n: int = 400) -> None:
     rows = [
@@ -108,13 +68,6 @@ def write_history(file: Path, n: int = 400) -> None:
     ]
     file.write_text("\n".join(["time,unit,x,y", *rows]))
 
-
-def test_series_are_read_from_files(tmp_path: Path) -> None:
-    write_history(tmp_path / "h.csv")
-    history = data.read([tmp_path / "h.csv"], "time", ["x", "y"], "unit")
-    assert len(history.series) == 4
-    assert sum(len(value) for _, value in history.series) == 800 - 8
-    assert (np.diff(history.series[0][0]) == 120_000).all()
 
 
 def test_the_command_fits_history_and_says_what_is_wrong(tmp_path: Path) -> None:
