@@ -16,6 +16,7 @@ from stream_gru.cli import (
     compare,
     config,
     demo,
+    gates,
     replay,
     serve,
     simulate,
@@ -49,6 +50,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     replay.replay,
     tail.tail,
     backtest.backtest,
+    gates.gates,
     train.train,
     compare.compare,
 )

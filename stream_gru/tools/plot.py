@@ -1,54 +1,96 @@
-"""A picture of one file's series: value, interval and flags above, the score below."""
+"""A picture of one file's series: value, interval and flags above, the gates if they were recorded, the score below."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from stream_gru.batch import Forecasts
+from stream_gru.batch import Bools, Floats, Forecasts
 from stream_gru.errors import DataError
 from stream_gru.tools.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Gates = Mapping[str, npt.NDArray[np.float32]]  # by name (N, F, 4): mean over the units, 5%, 50% and 95% quantiles
+Times = npt.NDArray[np.datetime64]
 
 _MOST = 8  # series of one file that are drawn: those with the most flags
 
 
-def draw(target: Path, title: str, table: History, forecasts: Forecasts, features: Sequence[str]) -> Path:
+def draw(
+    target: Path,
+    title: str,
+    table: History,
+    forecasts: Forecasts,
+    features: Sequence[str],
+    *,
+    gates: Gates | None = None,
+) -> Path:
     """Draw each series and feature of `table` into `target`, a PNG. Raises `DataError` where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DataError("--plot needs matplotlib: pip install 'stream-gru[plot]'") from None
+    require()
+    from matplotlib.figure import Figure
 
     names, member = np.unique(np.array(table.series), return_inverse=True)
     flags = np.bincount(member, forecasts.is_anomaly, len(names))
     shown = np.sort(np.argsort(-flags, kind="stable")[:_MOST])
     panels = [(int(s), f) for s in shown for f in range(len(features))]
-    figure = Figure(figsize=(14, 1 + 4 * len(panels)), layout="constrained")
+    heights = [3.0, *[1.5] * len(gates or {}), 1.0]
+    figure = Figure(figsize=(14, 1 + sum(heights) * len(panels)), layout="constrained")
     left_out = f" ({len(names) - len(shown)} more series)" if len(names) > len(shown) else ""
     figure.suptitle(f"{title}{left_out}")
-    axes = figure.subplots(2 * len(panels), 1, squeeze=False, height_ratios=[3, 1] * len(panels))[:, 0]
+    axes = figure.subplots(len(heights) * len(panels), 1, squeeze=False, height_ratios=heights * len(panels))[:, 0]
     for panel, (series, feature) in enumerate(panels):
-        above, below = axes[2 * panel : 2 * panel + 2]
+        above, *between, below = axes[len(heights) * panel : len(heights) * (panel + 1)]
         rows = np.flatnonzero(member == series)
         rows = rows[np.argsort(table.timestamp[rows], kind="stable")]
-        time = table.timestamp[rows].astype("datetime64[ms]")
-        y, flag = table.value[rows, feature], forecasts.is_anomaly[rows]
-        low, high = forecasts.lower[rows, feature], forecasts.upper[rows, feature]
-        above.fill_between(time, low, high, color="tab:blue", alpha=0.25, lw=0, label="90% interval")
-        above.plot(time, y, color="black", lw=0.7, label="value")
-        above.plot(time[flag], y[flag], "o", color="tab:red", ms=4, label="anomaly")
-        above.plot(time[forecasts.alert[rows]], y[forecasts.alert[rows]], "v", color="tab:red", ms=9, label="alert")
-        finite = y[np.isfinite(y)]
-        if len(finite):
-            room = 0.15 * (np.ptp(finite) or 1.0)  # the interval may be far wider than the values for a while
-            above.set_ylim(finite.min() - room, finite.max() + room)
+        time, here = table.timestamp[rows].astype("datetime64[ms]"), forecasts.take(rows)
+        _value(above, time, here, feature)
         above.set_title(" ".join([str(names[series]), features[feature] if len(features) > 1 else ""]), loc="left")
-        above.legend(loc="upper left", ncols=4, fontsize="small")
+        for axis, (name, values) in zip(between, (gates or {}).items(), strict=True):
+            axis.sharex(above)
+            _gate(axis, time, values[rows, feature], here.is_anomaly)
+            axis.set_ylabel(name)
         below.sharex(above)
-        below.plot(time, np.clip(forecasts.anomaly_score[rows], 0, 5), color="tab:purple", lw=0.7)
+        below.plot(time, np.clip(here.anomaly_score, 0, 5), color="tab:purple", lw=0.7)
         below.axhline(1, color="tab:red", lw=0.7)
         below.set_ylabel("score")
     figure.savefig(target, dpi=80)
     return target
+
+
+def require() -> None:
+    """Raise `DataError` where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401 - only whether it is there
+    except ImportError:
+        raise DataError("a picture needs matplotlib: pip install 'stream-gru[plot]'") from None
+
+
+def _value(axes: Axes, time: Times, forecasts: Forecasts, feature: int) -> None:
+    y, flag, alert = forecasts.y[:, feature], forecasts.is_anomaly, forecasts.alert
+    low, high = forecasts.lower[:, feature], forecasts.upper[:, feature]
+    axes.fill_between(time, low, high, color="tab:blue", alpha=0.25, lw=0, label="90% interval")
+    axes.plot(time, y, color="black", lw=0.7, label="value")
+    axes.plot(time[flag], y[flag], "o", color="tab:red", ms=4, label="anomaly")
+    axes.plot(time[alert], y[alert], "v", color="tab:red", ms=9, label="alert")
+    finite: Floats = y[np.isfinite(y)]
+    if len(finite):
+        room = 0.15 * (np.ptp(finite) or 1.0)  # the interval may be far wider than the values for a while
+        axes.set_ylim(finite.min() - room, finite.max() + room)
+    axes.legend(loc="upper left", ncols=4, fontsize="small")
+
+
+def _gate(axes: Axes, time: Times, values: npt.NDArray[np.float32], flag: Bools) -> None:
+    mean, low, median, high = values.T[:4]
+    axes.fill_between(time, low, high, color="tab:green", alpha=0.2, lw=0, label="90% of the units")
+    axes.plot(time, median, color="tab:green", lw=0.7, label="median")
+    axes.plot(time, mean, color="black", lw=0.7, label="mean")
+    across = axes.get_xaxis_transform()
+    axes.fill_between(time, 0, 1, where=flag, step="mid", transform=across, color="tab:red", alpha=0.15, lw=0)
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper left", ncols=3, fontsize="small")
