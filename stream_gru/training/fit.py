@@ -77,7 +77,6 @@ def fit(
         portions = Portions(source, description, recipe.plan, where)
         watch = Watch(
             learner,
-            portions,
             prepare(held_back, description, where),
             folder=folder,
             tell=tell,

@@ -39,7 +39,6 @@ class Learner(LightningModule):
         self.schedule = Schedule(plan)
         self.progress = 0.0  # 0-1, of the fit
         self.step = 0  # optimiser steps
-        self.portions = 0
         self.readings = 0
         self.loss = float("nan")  # running mean, of a member
         self.rate = 0.0  # of the last step
@@ -58,13 +57,12 @@ class Learner(LightningModule):
             before = before.to(portion.prepared.x.device)  # a checkpoint may have been written on another
         forecast, after = objective.run(self.forecaster, portion.prepared, before)
         loss = objective.loss(forecast, portion.prepared)
-        self.portions += 1
         self._spoiled = not self.guard.admits(loss)
         if self._spoiled:
             self._states.pop(portion.slot, None)
             return None
         self._states[portion.slot] = after.detach()
-        self.readings += portion.prepared.unit.numel()
+        self.readings += int(portion.prepared.length.sum())
         value = loss.item() / self.forecaster.size
         self.loss = self.loss + _SMOOTH * (value - self.loss) if self.loss == self.loss else value
         return loss
@@ -132,7 +130,7 @@ class Learner(LightningModule):
             torch.cuda.set_rng_state(kept["cuda"].cpu(), self.device)
 
 
-_COUNTERS = ("progress", "step", "portions", "readings", "loss", "rate")
+_COUNTERS = ("progress", "step", "readings", "loss", "rate")
 
 
 def initialise(forecaster: Forecaster, scheme: Scheme) -> None:

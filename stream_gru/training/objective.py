@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stream_gru.models.forecaster import QUANTILES, Forecaster
 from stream_gru.training import packing
+from stream_gru.training import packing
 from stream_gru.training.prepare import Prepared
 
 _FAR = 0.7  # weight of the farther horizons together, the next step counts 1
@@ -48,7 +49,8 @@ def loss(forecast: Tensor, prepared: Prepared) -> Tensor:
 def run(forecaster: Forecaster, prepared: Prepared, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Forecasts of each member (M, 1 + K, 3, T, N) from every reading, and the network's state (N, S) after them.
 
-    Under autocast the network alone is run in half precision: quantiles may lie 80,000 units away, which it can't hold.
+    Padding is passed over: the state is that after each sequence's own last reading. Under autocast the network alone
+    is run in half precision: quantiles may lie 80,000 units away, which it can't hold.
     """
     _, length, n = prepared.x.shape
     before = forecaster.network.initial_state(n) if state is None else state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -35,13 +36,25 @@ class Portions:
 
     def __init__(self, source: Source, description: Description, plan: Plan, device: torch.device) -> None:
         self._source, self._description, self._plan, self._device = source, description, plan, device
-        self.position = 0  # how many to pass over at the beginning: they were learned from before
+        self._position = 0  # how many were taken
+
+    def __len__(self) -> int:
+        """As good as endless; told, so that lightning takes none before it needs it."""
+        return sys.maxsize
+
+    def state_dict(self) -> dict[str, int]:
+        """For a checkpoint."""
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """From a checkpoint: those that were taken are passed over."""
+        self._position = state["position"]
 
     def __iter__(self) -> Iterator[Portion]:
         batches = iter(self._source.batches(np.random.default_rng(self._plan.seed)))
         together = self._plan.accumulate
         size = max(1, _AT_ONCE // together) * together
-        passed = self.position
+        passed = self._position
         while True:
             windows = list(islice(batches, size))
             if not windows:
@@ -50,7 +63,9 @@ class Portions:
             if passed >= count:
                 passed -= count
                 continue
-            yield from islice(self._round(windows), passed, None)
+            for portion in islice(self._round(windows), passed, None):
+                self._position += 1
+                yield portion
             passed = 0
 
     def _round(self, windows: Sequence[Windows]) -> Iterator[Portion]:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from stream_gru.training import objective
 from stream_gru.training.module import Learner, norms_of
-from stream_gru.training.portions import Portions
 from stream_gru.training.prepare import Prepared
 from stream_gru.training.schedules import gains
 
@@ -59,7 +58,6 @@ class Watch(Callback):
     def __init__(
         self,
         learner: Learner,
-        portions: Portions,
         held_back: Prepared,
         *,
         folder: Path | None,
@@ -67,7 +65,7 @@ class Watch(Callback):
         stop: Callable[[Check], bool] | None,
         interrupted: Callable[[], bool],
     ) -> None:
-        self._learner, self._portions, self._held_back, self._plan = learner, portions, held_back, learner.plan
+        self._learner, self._held_back, self._plan = learner, held_back, learner.plan
         self._folder, self._tell, self._stop, self._interrupted = folder, tell, stop, interrupted
         self._minutes = self._plan.minutes or (None if self._plan.steps else 8.0)
         self._norms_every = max(1, self._plan.check_every // _NORMS_A_CHECK)
@@ -206,7 +204,6 @@ class Watch(Callback):
         self.quality = objective.Quality(**state_dict["quality"])
         self._best, self._bar = state_dict["best"], state_dict["bar"]
         self._last_gain, self._weights = state_dict["last_gain"], state_dict["weights"]
-        self._portions.position = self._learner.portions
 
 
 def _row_names(steps: tuple[int, ...]) -> list[str]:
