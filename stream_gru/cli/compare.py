@@ -28,6 +28,7 @@ def compare(
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Of each fit.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Fits of each; fewer than 3 tell no winner.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out fits on parts of the data.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each timing; the models take turns.")] = 31,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write it all to this JSON file.")] = None,
@@ -56,7 +57,7 @@ def compare(
     changes = {**flags(assign), "plan.steps": None if minutes else steps or 300, "plan.minutes": minutes}
     if covariate:
         changes.setdefault("context.covariates", names(covariate))
-    plan = study.Study(seeds, (1.0,) if quick else study.SHARES, device=device)
+    plan = study.Study(seeds, (1.0,) if quick else study.SHARES, rounds, device=device)
     models = study.recipes(model or study.DEFAULT, changes)
     with Console(stderr=True).status("") as status:
         results = study.compare(models, found, plan, lambda text: status.update(f"{text} ..."))
