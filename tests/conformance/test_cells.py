@@ -1,89 +1,86 @@
-"""What every cell must do. The modules of `stream_gru.models` that have a CELL are found by themselves."""
+"""What every cell must do beyond what every network does. Each file of `models.cells` with a CELL is tested."""
 
 from __future__ import annotations
 
-from typing import cast
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
-from stream_gru import models
-from stream_gru.models import Cell
+from stream_gru.errors import BundleError
+from stream_gru.models.blocks.zoneout import Zoneout
+from stream_gru.models.cells import Cell, Scheme, cells, find
 
 INPUTS, HIDDEN, SERIES, TIME = 5, 8, 6, 20
 
 
-@pytest.fixture(params=sorted(models.cells()))
+@pytest.fixture(params=sorted(cells()))
 def cell(request: pytest.FixtureRequest) -> Cell:
     torch.manual_seed(0)
-    return models.cell(request.param)(INPUTS, HIDDEN)
+    return cells()[request.param](INPUTS, HIDDEN)
 
 
 def test_there_are_cells() -> None:
-    assert "gru" in models.cells()
+    assert {"gru", "lstm", "rnn"} <= set(cells())
 
 
-def test_shapes(cell: Cell) -> None:
-    state = cell.initial_state(SERIES)
+def test_a_cell_is_found_by_the_name_of_its_file() -> None:
+    assert all(find(name) is cell for name, cell in cells().items())
+    with pytest.raises(BundleError, match=r"no cell 'mru'; there are gru, lstm, rnn"):
+        find("mru")
+
+
+@torch.no_grad()
+def test_the_output_is_the_beginning_of_the_state(cell: Cell) -> None:
+    assert (cell.input_size, cell.output_size) == (INPUTS, HIDDEN)
+    output, state = cell.step(torch.randn(SERIES, INPUTS), cell.initial_state(SERIES))
     assert state.shape == (SERIES, cell.state_size)
-    output, state = cell.step(torch.randn(SERIES, INPUTS), state)
-    assert output.shape == (SERIES, cell.output_size)
-    assert state.shape == (SERIES, cell.state_size)
-    assert state.dtype == output.dtype == torch.float32
+    assert torch.equal(output, state[:, :HIDDEN])
 
 
 @torch.no_grad()
-def test_unroll_is_step_after_step(cell: Cell) -> None:
-    x = torch.randn(TIME, SERIES, INPUTS)
-    outputs, last = cell.unroll(x, cell.initial_state(SERIES))
-    state = cell.initial_state(SERIES)
-    for t in range(TIME):
-        output, state = cell.step(x[t], state)
-        torch.testing.assert_close(output, outputs[t], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(state, last, rtol=1e-6, atol=1e-6)
+def test_a_step_is_its_two_parts(cell: Cell) -> None:
+    x, state = torch.randn(TIME, SERIES, INPUTS), torch.randn(SERIES, cell.state_size)
+    projected = cell.project(x)
+    torch.testing.assert_close(projected[3], cell.project(x[3]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(cell.step(x[3], state)[1], cell.advance(projected[3], state), rtol=0, atol=1e-6)
+    gates, parts = cell.gates(x[3], state), cell.activations(projected[3], state)
+    assert gates.keys() == parts.keys()
+    for name, values in gates.items():
+        assert values.shape == (SERIES, HIDDEN)
+        torch.testing.assert_close(values, parts[name], rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
-def test_the_whole_memory_is_in_the_state(cell: Cell) -> None:
-    x = torch.randn(TIME, SERIES, INPUTS)
-    whole, _ = cell.unroll(x, cell.initial_state(SERIES))
-    _, state = cell.unroll(x[:7], cell.initial_state(SERIES))
-    stored = torch.frombuffer(bytearray(state.numpy().tobytes()), dtype=torch.float32).view(SERIES, -1)
-    rest, _ = cell.unroll(x[7:], stored)
-    torch.testing.assert_close(rest, whole[7:], rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("scheme", ["orthogonal", "uniform"])
+def test_initialise_draws_every_weight_anew(cell: Cell, scheme: Scheme) -> None:
+    drawn = []
+    for _ in range(2):
+        for weight in cell.parameters():
+            nn.init.constant_(weight, 7.0)
+        cell.initialise(scheme)
+        assert all((weight.abs() < 7).all() for weight in cell.parameters())
+        assert not cell.start.any()  # a series begins with nothing
+        drawn.append({name: weight.clone() for name, weight in cell.named_parameters()})
+    for one, other in pairwise(drawn):
+        matrices = [name for name, weight in one.items() if weight.ndim == 2]
+        assert matrices
+        assert not any(torch.equal(one[name], other[name]) for name in matrices)
 
 
 @torch.no_grad()
-def test_series_do_not_see_each_other(cell: Cell) -> None:
-    x = torch.randn(TIME, SERIES, INPUTS)
+def test_it_zones_out(cell: Cell) -> None:
+    """What stands around cells needs nothing of them but the contract."""
+    x, state = torch.randn(SERIES, INPUTS), torch.randn(SERIES, cell.state_size)
+    never, always = Zoneout(cell, 0.0), Zoneout(cell, 1.0)
+    torch.testing.assert_close(never.step(x, state)[1], cell.step(x, state)[1])
+    assert torch.equal(always.step(x, state)[1], state)
+
+
+def test_the_state_is_remembered_at_first(cell: Cell) -> None:
+    """As drawn, a gradient reaches back many steps: that is what the biases and the orthogonal weights are for."""
+    x = torch.zeros(TIME, SERIES, INPUTS, requires_grad=True)
     outputs, _ = cell.unroll(x, cell.initial_state(SERIES))
-    x[:, 1:] = torch.nan
-    alone, _ = cell.unroll(x, cell.initial_state(SERIES))
-    torch.testing.assert_close(alone[:, 0], outputs[:, 0], rtol=1e-6, atol=1e-6)
-
-
-@torch.no_grad()
-def test_a_step_does_not_write_into_what_it_is_given(cell: Cell) -> None:
-    x, state = torch.randn(SERIES, INPUTS), cell.initial_state(SERIES).clone() + 0.1
-    before = x.clone(), state.clone()
-    cell.step(x, state)
-    assert torch.equal(x, before[0])
-    assert torch.equal(state, before[1])
-
-
-@torch.no_grad()
-def test_extreme_inputs_stay_finite(cell: Cell) -> None:
-    x = torch.full((200, SERIES, INPUTS), 8.0)
-    x[::2] = -8
-    outputs, state = cell.unroll(x, cell.initial_state(SERIES))
-    assert outputs.isfinite().all()
-    assert state.isfinite().all()
-
-
-def test_every_weight_learns(cell: Cell) -> None:
-    outputs, _ = cell.unroll(torch.randn(TIME, SERIES, INPUTS), cell.initial_state(SERIES))
-    outputs.square().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    for name, weight in cast(nn.Module, cell).named_parameters():
-        assert weight.grad is not None, name
-        assert weight.grad.abs().sum() > 0, name
+    (gradient,) = torch.autograd.grad(outputs[-1].sum(), x)
+    assert gradient[0].abs().max() > 1e-4 * gradient[-1].abs().max()

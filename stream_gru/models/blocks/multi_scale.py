@@ -71,7 +71,7 @@ class MultiScale(Block):
             if period == 1:
                 seen, states[scale] = cell.unroll(x, states[scale])
             else:
-                phase = counter[:, 0].remainder(period).long()
+                phase = counter[:, 0].nan_to_num().remainder(period).long()  # a broken row may not break others
                 seen, states[scale], sums[scale - 1] = _ticks(
                     cell, period, x, states[scale], phase=phase, waiting=sums[scale - 1]
                 )
