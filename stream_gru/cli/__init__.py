@@ -24,6 +24,8 @@ from stream_gru.cli import (
     tail,
     topics,
     train,
+    tune,
+    validate,
 )
 from stream_gru.errors import StreamGruError
 
@@ -52,6 +54,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     backtest.backtest,
     gates.gates,
     train.train,
+    validate.validate,
+    tune.tune,
     compare.compare,
 )
 _GROUPS: tuple[tuple[str, str, tuple[Callable[..., None], ...]], ...] = (
