@@ -109,10 +109,10 @@ def _show(result: Result) -> None:
 
     from stream_gru.tools.gates import CLOSED, OPEN
 
-    table = Table("gate", "mean", "5%", "median", "95%", f"below {CLOSED:g}", f"above {OPEN:g}")
+    table = Table("gate", "mean", "25%", "median", "75%", f"below {CLOSED:g}", f"above {OPEN:g}")
     for name, of in result.gates.items():
         shares = (f"{of['closed']:.1%}", f"{of['open']:.1%}")
-        table.add_row(name, *(f"{of[what]:.3f}" for what in ("mean", "q05", "q50", "q95")), *shares)
+        table.add_row(name, *(f"{of[what]:.3f}" for what in ("mean", "q25", "q50", "q75")), *shares)
     console = Console()
     console.print(f"{result.series:,} series, {result.readings:,} readings, {result.anomalies:,} of them anomalous")
     console.print(table)

@@ -23,14 +23,14 @@ from stream_gru.tools.history import History
 
 Activations = dict[str, npt.NDArray[np.float32]]  # by gate, (N, F, R); NaN where a reading was not stepped
 
-SUMMARY = ("mean", "q05", "q50", "q95", "closed", "open")  # what `summary` keeps
+SUMMARY = ("mean", "q25", "q50", "q75", "closed", "open")  # what `summary` keeps
 CLOSED, OPEN = 0.05, 0.95  # a unit beyond is saturated
 _LEVELS = np.array([level.name.lower() for level in Level])
 
 
 def summary(gate: Tensor) -> Tensor:
-    """Activations (n, units) -> mean, quantiles, and the shares of closed and of open units, (n, 6)."""
-    quantiles = torch.quantile(gate, gate.new_tensor([0.05, 0.5, 0.95]), dim=1)
+    """Activations (n, units) -> mean, quartiles, and the shares of closed and of open units, (n, 6)."""
+    quantiles = torch.quantile(gate, gate.new_tensor([0.25, 0.5, 0.75]), dim=1)
     shares = torch.stack([(gate < CLOSED).float().mean(1), (gate > OPEN).float().mean(1)])
     return torch.cat([gate.mean(1)[None], quantiles, shares]).T
 

@@ -16,7 +16,7 @@ from stream_gru.tools.history import History
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Gates = Mapping[str, npt.NDArray[np.float32]]  # by name (N, F, 4): mean over the units, 5%, 50% and 95% quantiles
+Gates = Mapping[str, npt.NDArray[np.float32]]  # by name (N, F, 4): mean over the units, and their quartiles
 Times = npt.NDArray[np.datetime64]
 
 _MOST = 8  # series of one file that are drawn: those with the most flags
@@ -50,7 +50,11 @@ def draw(
         rows = rows[np.argsort(table.timestamp[rows], kind="stable")]
         time, here = table.timestamp[rows].astype("datetime64[ms]"), forecasts.take(rows)
         _value(above, time, here, feature)
-        above.set_title(" ".join([str(names[series]), features[feature] if len(features) > 1 else ""]), loc="left")
+        label = " ".join([str(names[series]), features[feature] if len(features) > 1 else ""]).strip()
+        if label != title:
+            above.set_title(label, loc="left")
+        for axis in (above, *between):
+            axis.tick_params(labelbottom=False)
         for axis, (name, values) in zip(between, (gates or {}).items(), strict=True):
             axis.sharex(above)
             _gate(axis, time, values[rows, feature], here.is_anomaly)
@@ -59,6 +63,7 @@ def draw(
         below.plot(time, np.clip(here.anomaly_score, 0, 5), color="tab:purple", lw=0.7)
         below.axhline(1, color="tab:red", lw=0.7)
         below.set_ylabel("score")
+        below.margins(x=0)
     figure.savefig(target, dpi=80)
     return target
 
@@ -75,6 +80,7 @@ def _value(axes: Axes, time: Times, forecasts: Forecasts, feature: int) -> None:
     y, flag, alert = forecasts.y[:, feature], forecasts.is_anomaly, forecasts.alert
     low, high = forecasts.lower[:, feature], forecasts.upper[:, feature]
     axes.fill_between(time, low, high, color="tab:blue", alpha=0.25, lw=0, label="90% interval")
+    axes.plot(time, forecasts.yhat[:, feature], color="tab:blue", lw=0.7, label="forecast")
     axes.plot(time, y, color="black", lw=0.7, label="value")
     axes.plot(time[flag], y[flag], "o", color="tab:red", ms=4, label="anomaly")
     axes.plot(time[alert], y[alert], "v", color="tab:red", ms=9, label="alert")
@@ -82,12 +88,12 @@ def _value(axes: Axes, time: Times, forecasts: Forecasts, feature: int) -> None:
     if len(finite):
         room = 0.15 * (np.ptp(finite) or 1.0)  # the interval may be far wider than the values for a while
         axes.set_ylim(finite.min() - room, finite.max() + room)
-    axes.legend(loc="upper left", ncols=4, fontsize="small")
+    axes.legend(loc="upper left", ncols=5, fontsize="small")
 
 
 def _gate(axes: Axes, time: Times, values: npt.NDArray[np.float32], flag: Bools) -> None:
     mean, low, median, high = values.T[:4]
-    axes.fill_between(time, low, high, color="tab:green", alpha=0.2, lw=0, label="90% of the units")
+    axes.fill_between(time, low, high, color="tab:green", alpha=0.2, lw=0, label="half of the units")
     axes.plot(time, median, color="tab:green", lw=0.7, label="median")
     axes.plot(time, mean, color="black", lw=0.7, label="mean")
     across = axes.get_xaxis_transform()
