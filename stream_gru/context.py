@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,14 +16,19 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream_gru.batch import Floats, Ints
-from stream_gru.errors import BundleError
+from stream_gru.errors import BundleError, SettingsError
 
 _LIMIT = 8.0  # of every covariate, in its own deviations
 _DAY_MS = 86_400_000
+_EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
+_FIRST_DAY, _LAST_DAY = 1 - _EPOCH_DAY, datetime.date.max.toordinal() - _EPOCH_DAY  # of the years 1 to 9999
 
 
 class Context(BaseModel):
-    """Which further inputs a model has. None by default: time of the day is known anyway, in UTC."""
+    """Which further inputs a model has. None by default: time of the day is known anyway, in UTC.
+
+    Raises `BundleError` for a place whose holidays aren't known.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,6 +49,13 @@ class Context(BaseModel):
             raise ValueError(f"there is no time zone {name!r}; names are like Europe/Berlin") from None
         return name
 
+    @field_validator("holidays")
+    @classmethod
+    def _known_place(cls, place: str | None) -> str | None:
+        if place is not None:
+            _calendar(place)
+        return place
+
     @model_validator(mode="after")
     def _consistent(self) -> Context:
         if self.loc or self.scale:
@@ -56,6 +69,17 @@ class Context(BaseModel):
     def size(self) -> int:
         """E, inputs of the network beside those of `features`."""
         return 2 * self.hour + 3 * self.weekday + (self.holidays is not None) + len(self.covariates)
+
+    def require(self, fields: Sequence[str]) -> None:
+        """Raise `SettingsError` unless these fields of a record are the covariates in order: ``load`` or ``a.load``."""
+        right = len(fields) == len(self.covariates) and all(
+            field == name or field.endswith(f".{name}") for field, name in zip(fields, self.covariates, strict=True)
+        )
+        if not right:
+            there, wanted = (", ".join(names) or "none" for names in (fields, self.covariates))
+            raise SettingsError(
+                f"input.covariates: the model's are {wanted}, the settings name {there}; name a field for each in order"
+            )
 
     def fitted(self, covariates: Floats) -> Context:
         """With the location and scale of covariates (N, C), NaN: unknown."""
@@ -106,14 +130,14 @@ def _local(timestamp: Ints, zone: str) -> Ints:
 
 def _holidays(place: str, days: Ints) -> npt.NDArray[np.bool_]:
     """Which days since 1970 are public holidays."""
-    different, back = np.unique(days, return_inverse=True)
-    known = np.array([_is_holiday(place, int(day)) for day in different], np.bool_)
+    different, back = np.unique(days.clip(_FIRST_DAY, _LAST_DAY), return_inverse=True)
+    known = np.fromiter((_is_holiday(place, day) for day in different.tolist()), np.bool_, len(different))
     return known[back]
 
 
 @lru_cache(maxsize=100_000)
 def _is_holiday(place: str, day: int) -> bool:
-    return datetime.date(1970, 1, 1) + datetime.timedelta(days=day) in _calendar(place)
+    return datetime.date.fromordinal(_EPOCH_DAY + day) in _calendar(place)
 
 
 @lru_cache
@@ -127,4 +151,10 @@ def _calendar(place: str) -> dict[datetime.date, str]:
     try:
         return holidays.country_holidays(country, subdiv=subdivision or None)
     except NotImplementedError:
-        raise BundleError(f"context.holidays: no holidays are known for {place!r}; use a code as DE or US-CA") from None
+        places = holidays.list_supported_countries(include_aliases=False)
+        known = (
+            f"{country} has {', '.join(places[country])}"
+            if country in places
+            else f"there are {', '.join(sorted(places))}"
+        )
+        raise BundleError(f"context.holidays: no holidays are known for {place!r}; {known}") from None

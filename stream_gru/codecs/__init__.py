@@ -21,7 +21,7 @@ class Decoded:
 
     series: list[bytes]  # N series keys, UTF-8
     timestamp: Ints  # (N,) epoch ms
-    value: Floats  # (N, F), NaN = missing
+    value: Floats  # (N, F + C), F features and C covariates, NaN = missing
     bad: dict[int, Reason] = field(default_factory=dict)  # row -> why it is a dead letter
     detail: dict[int, str] = field(default_factory=dict)  # row of `bad` -> the same in words, nothing of the payload
 
@@ -60,6 +60,7 @@ class Codec(Protocol):
     def encode_readings(self, series: Sequence[bytes], timestamp: Ints, value: Floats) -> list[bytes]:
         """Payloads that `decode` reads as these columns, for tools that make readings; the record key is the series.
 
+        `value` is (N, F + C), or (N, F) where no covariate is known.
         Raises `DataError` for a series that the settings can't spell.
         """
         ...

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -24,24 +25,31 @@ def parse(field: str) -> Path:
 class Layout:
     """A struct with one attribute for each wanted field, nested like the paths."""
 
-    def __init__(self, fields: Sequence[tuple[Path, Any]]) -> None:
-        """`fields` are paths, each with its type. Raises `SettingsError` when one can't be read beside another."""
+    def __init__(self, fields: Sequence[tuple[Path, Any]], optional: Collection[Path] = ()) -> None:
+        """`fields` are paths, each with its type; those in `optional` come last, and are None where they are absent.
+
+        Raises `SettingsError` when one can't be read beside another.
+        """
         below: dict[str, list[tuple[Path, Any]]] = {}
         for (name, *rest), kind in fields:
             below.setdefault(name, []).append((tuple(rest), kind))
         self._inner: dict[str, Layout | None] = {}
-        types = []
+        self._optional = {name for name, parts in below.items() if all((name, *path) in optional for path, _ in parts)}
+        types: list[Any] = []
         for name, parts in below.items():
             whole = [kind for path, kind in parts if not path]
             if whole and len(parts) > 1:
                 raise SettingsError(f"input: the field {name!r} is named twice, or both itself and a field within it")
-            self._inner[name] = layout = None if whole else Layout(parts)
-            types.append(whole[0] if layout is None else layout.struct)
+            within = [path[1:] for path in optional if path[0] == name]
+            self._inner[name] = layout = None if whole else Layout(parts, within)
+            kind = whole[0] if layout is None else layout.struct
+            types.append(kind | None if name in self._optional else kind)
         attributes = [f"f{i}" for i in range(len(below))]
+        defaults = [(None,) if name in self._optional else () for name in below]
         try:
             self.struct: type[msgspec.Struct] = msgspec.defstruct(
                 "Payload",
-                list(zip(attributes, types, strict=True)),
+                [(*field, *default) for *field, default in zip(attributes, types, defaults, strict=True)],
                 rename=dict(zip(attributes, below, strict=True)),
                 gc=False,  # it holds plain values alone, so that no cycle can begin here
             )
@@ -49,11 +57,26 @@ class Layout:
             raise SettingsError(f"input: {error}") from None
         self._attributes = dict(zip(below, attributes, strict=True))
 
-    def attribute(self, path: Path) -> str:
-        """The dotted name for `operator.attrgetter` that reads `path`."""
-        layout = self._inner[path[0]]
-        own = self._attributes[path[0]]
-        return own if layout is None else f"{own}.{layout.attribute(path[1:])}"
+    def getter(self, path: Path) -> Callable[[Any], Any]:
+        """A function that reads `path` of a struct; None where it is absent."""
+        attributes, safe = self._walk(path)
+        if safe:
+            return attrgetter(".".join(attributes))
+
+        def get(struct: Any) -> Any:
+            for attribute in attributes:
+                struct = None if struct is None else getattr(struct, attribute)
+            return struct
+
+        return get
+
+    def _walk(self, path: Path) -> tuple[list[str], bool]:
+        """The attributes that lead to `path`, and whether all objects on the way are there for sure."""
+        layout, own = self._inner[path[0]], self._attributes[path[0]]
+        if layout is None:
+            return [own], True
+        attributes, safe = layout._walk(path[1:])
+        return [own, *attributes], safe and path[0] not in self._optional
 
     def build(self, columns: Mapping[Path, Iterable[Any]]) -> Iterable[msgspec.Struct]:
         """One struct for each row of `columns`."""

@@ -35,6 +35,7 @@ class Wanted(NamedTuple):
     path: Path
     kind: Any
     reason: Reason
+    optional: bool = False  # may be absent; those come last
 
 
 class Reader:
@@ -42,7 +43,8 @@ class Reader:
 
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         """Raises `SettingsError` when a field can't be read beside another."""
-        self.layout = Layout([(field.path, field.kind) for field in wanted])
+        optional = [field.path for field in wanted if field.optional]
+        self.layout = Layout([(field.path, field.kind) for field in wanted], optional)
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.layout.struct)
         self._many: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[self.layout.struct | int])  # type: ignore[name-defined]  # made at run time
         self._wanted = [(field, msgspec.json.Decoder(field.kind)) for field in wanted]
@@ -94,6 +96,8 @@ class Reader:
         for field, decoder in self._wanted:
             name = ".".join(field.path)
             raw = _find(fields, field.path)
+            if raw is None and field.optional and _is_absent(fields, field.path):
+                continue
             if raw is None:
                 return Reason.MISSING_FIELD, f"there is no field {name!r}"
             try:
@@ -125,6 +129,18 @@ def _find(fields: dict[str, msgspec.Raw], path: Path) -> msgspec.Raw | None:
         except (KeyError, *_UNREADABLE):
             return None
     return fields.get(last)
+
+
+def _is_absent(fields: dict[str, msgspec.Raw], path: Path) -> bool:
+    """Whether an object on the way to `path`, or the field itself, is not there or null."""
+    for name in path[:-1]:
+        if name not in fields or bytes(fields[name]) == b"null":
+            return True
+        try:
+            fields = _OBJECT.decode(fields[name])
+        except _UNREADABLE:
+            return False
+    return path[-1] not in fields
 
 
 def _say(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,13 @@ class Codec:
         self._series = [_fields.parse(name) for name in settings.series]
         self._timestamp = _fields.parse(settings.timestamp)
         self._values = [_fields.parse(name) for name in settings.values]
+        self._covariates = [_fields.parse(name) for name in settings.covariates]
         self._reader = Reader(
             [
                 *(Wanted(path, str | int, Reason.INVALID_SERIES) for path in self._series),
                 Wanted(self._timestamp, _timestamps.KINDS[settings.timestamp_format], Reason.INVALID_TIMESTAMP),
                 *(Wanted(path, float | None, Reason.INVALID_VALUE) for path in self._values),
+                *(Wanted(path, float | None, Reason.INVALID_VALUE, optional=True) for path in self._covariates),
             ]
         )
         self._unit = settings.timestamp_format
@@ -41,7 +42,8 @@ class Codec:
     def decode(self, keys: Sequence[bytes | None], payloads: Sequence[bytes | None], record_timestamp: Ints) -> Decoded:
         """See `stream_gru.codecs.Codec.decode`."""
         n = len(payloads)
-        decoded = Decoded([b""] * n, np.zeros(n, np.int64), np.full((n, len(self._values)), np.nan))
+        columns = len(self._values) + len(self._covariates)
+        decoded = Decoded([b""] * n, np.zeros(n, np.int64), np.full((n, columns), np.nan))
         self._check_payloads(decoded, payloads)
         if not self._series:
             self._check_keys(decoded, range(n), keys)
@@ -64,8 +66,8 @@ class Codec:
         every = len(rows) == len(keys)
         index = slice(None) if every else np.array(rows, np.int64)
         decoded.timestamp[index] = _timestamps.to_ms(self._column(objects, self._timestamp), self._unit)
-        for feature, path in enumerate(self._values):
-            decoded.value[index, feature] = np.fromiter(self._column(objects, path), np.float64)  # None becomes NaN
+        for number, path in enumerate([*self._values, *self._covariates]):
+            decoded.value[index, number] = np.fromiter(self._column(objects, path), np.float64)  # None becomes NaN
         self._check_timestamps(decoded, record_timestamp)
         self._check_values(decoded)
         if self._series:
@@ -94,9 +96,10 @@ class Codec:
 
     def encode_readings(self, series: Sequence[bytes], timestamp: Ints, value: Floats) -> list[bytes]:
         """See `stream_gru.codecs.Codec.encode_readings`."""
+        unknown = [[None] * len(value)] * len(self._covariates)
         columns: dict[_fields.Path, Iterable[Any]] = {
             self._timestamp: _timestamps.from_ms(timestamp, self._unit),
-            **{path: value[:, feature].tolist() for feature, path in enumerate(self._values)},
+            **dict(zip([*self._values, *self._covariates], [*value.T.tolist(), *unknown], strict=False)),
         }
         if self._series:
             names = [self._split(key) for key in series]
@@ -104,7 +107,7 @@ class Codec:
         return encode_each(self._reader.layout.build(columns))
 
     def _column(self, objects: list[Any], path: _fields.Path) -> list[Any]:
-        return list(map(attrgetter(self._reader.layout.attribute(path)), objects))
+        return list(map(self._reader.layout.getter(path), objects))
 
     def _split(self, series: bytes) -> list[str]:
         if not self._series[1:]:

@@ -51,7 +51,8 @@ class Control:
 
     async def reload(self, bundle: Path | None) -> dict[str, Any]:
         """Take another model: drain, checkpoint, then its identity and fresh rows under the same owner."""
-        bundles.load(bundle)  # raises before anything is touched
+        # These raise before anything is touched.
+        bundles.load(bundle).description.context.require(self._parts.settings.input.covariates)
         await self._source.hold()
         try:
             await self._checkpoint()

@@ -199,6 +199,7 @@ class Worker:
             threads=model.threads,
             detector=self._settings.detector,
         )
+        engine.bundle.description.context.require(self._settings.input.covariates)
         if self._settings.metrics.gates:
             engine.watch = self._gates = Histograms(engine.bundle.forecaster.network, engine.device)
         self.metrics.model.info({"name": engine.bundle.name, "digest": engine.bundle.digest})

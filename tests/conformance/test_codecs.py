@@ -25,6 +25,7 @@ MAPPINGS: dict[str, dict[str, Any]] = {
     "fields": {"series": ("site", "meta.sensor"), "timestamp": "meta.at", "timestamp_format": "us"},
     "features": {"values": ("temperature", "humidity", "air.pressure"), "timestamp_format": "iso"},
     "nanoseconds": {"timestamp_format": "ns"},
+    "covariates": {"covariates": ("load", "weather.wind", "weather.sun")},
 }
 every_codec = pytest.mark.parametrize("name", codecs.names())
 every_mapping = pytest.mark.parametrize("mapping", MAPPINGS)
@@ -64,7 +65,7 @@ def reading_columns(draw: st.DrawFn, settings: Input) -> tuple[list[bytes], Ints
     n = draw(st.integers(0, 6))
     parts = max(1, len(settings.series))
     series = draw(st.lists(st.lists(names, min_size=parts, max_size=parts).map("/".join), min_size=n, max_size=n))
-    f = len(settings.values)
+    f = len(settings.values) + len(settings.covariates)
     table = draw(st.lists(st.lists(values, min_size=f, max_size=f), min_size=n, max_size=n))
     timestamp = draw(st.lists(timestamps, min_size=n, max_size=n))
     return [s.encode() for s in series], np.array(timestamp, np.int64), table
@@ -77,7 +78,7 @@ def reading_columns(draw: st.DrawFn, settings: Input) -> tuple[list[bytes], Ints
 def test_readings_come_back_exactly(name: str, mapping: str, data: st.DataObject) -> None:
     codec, settings = load(name, mapping)
     series, timestamp, table = data.draw(reading_columns(settings))
-    value = np.array(table, float).reshape(len(series), len(settings.values))
+    value = np.array(table, float).reshape(len(series), len(settings.values) + len(settings.covariates))
     decoded = decode(codec, list(series), list(codec.encode_readings(series, timestamp, value)))
     assert decoded.bad == {}
     assert decoded.series == series
@@ -116,7 +117,8 @@ def test_no_record_changes_what_becomes_of_another(name: str, mapping: str, data
     assert [row(together, i) for i in range(n)] == [row(one, 0) for one in alone]
     assert set(together.detail) == set(together.bad)
     assert all(together.series[i] == b"" for i in together.bad)
-    assert [len(together.series), *together.timestamp.shape, *together.value.shape] == [n, n, n, len(settings.values)]
+    columns = len(settings.values) + len(settings.covariates)
+    assert [len(together.series), *together.timestamp.shape, *together.value.shape] == [n, n, n, columns]
     for i, payload in enumerate(payloads):
         if payload in good and keys[i] in series:
             assert together.timestamp[i] == timestamp[good.index(payload)]

@@ -13,6 +13,7 @@ from stream_gru.codecs import Codec, Decoded, load
 from stream_gru.codecs._objects import MAX_DEPTH, Reader, Wanted
 from stream_gru.codecs._outputs import shorten
 from stream_gru.dead_letters import Reason
+from stream_gru.errors import SettingsError
 from stream_gru.settings import Input
 
 GOOD = b'{"timestamp":1700000000000,"value":21.5}'
@@ -342,3 +343,67 @@ def test_columns_that_do_not_fit_each_other_are_not_cut_to_the_shortest() -> Non
         good.encode([b"a"], np.zeros(1, np.int64), ["x"], "m", forecasts)
     with pytest.raises(ValueError, match="2 forecasts of 1 horizons for 2 readings of 0"):
         codec().encode([b"a", b"b"], np.zeros(2, np.int64), ["x", "y"], "m", forecasts)
+
+
+COVARIATES = {"covariates": ("load", "weather.wind")}
+
+
+def with_covariates(text: bytes) -> bytes:
+    return b'{"timestamp":1700000000000,"value":1,%s}' % text
+
+
+@pytest.mark.parametrize(
+    ("text", "load_", "wind"),
+    [
+        (b'"load":2.5,"weather":{"wind":-3}', 2.5, -3),
+        (b'"load":null,"weather":{"wind":null}', None, None),
+        (b'"weather":{"sun":1}', None, None),
+        (b'"load":1,"weather":null', 1, None),
+        (b'"other":"x"', None, None),
+    ],
+)
+def test_covariates_are_further_columns_and_unknown_where_absent(
+    text: bytes, load_: float | None, wind: float | None
+) -> None:
+    for payloads in ([with_covariates(text)], [with_covariates(text)] * 3):
+        decoded = decode([*payloads], **COVARIATES)
+        assert not decoded.bad
+        expected = np.array([[1.0, load_, wind]] * len(payloads), float)
+        np.testing.assert_array_equal(decoded.value, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'"load":"2.5"', Reason.INVALID_VALUE),
+        (b'"load":true', Reason.INVALID_VALUE),
+        (b'"weather":{"wind":[1]}', Reason.INVALID_VALUE),
+        (b'"load":1e999', Reason.VALUE_OUT_OF_RANGE),
+        (b'"load":2e30', Reason.VALUE_OUT_OF_RANGE),
+        (b'"weather":5', Reason.MISSING_FIELD),
+    ],
+)
+def test_a_covariate_that_is_no_number_is_a_dead_letter(text: bytes, reason: Reason) -> None:
+    good = with_covariates(b'"load":1')
+    decoded = decode([good, with_covariates(text), good], **COVARIATES)
+    assert decoded.bad == {1: reason}
+    np.testing.assert_array_equal(decoded.value[[0, 2]], [[1, 1, np.nan]] * 2)
+
+
+def test_a_covariate_in_an_object_that_a_value_needs() -> None:
+    fields = {"values": ("air.temperature",), "covariates": ("air.wind",)}
+    decoded = decode([b'{"timestamp":1,"air":{"temperature":4}}', b'{"timestamp":1,"air":null}'], **fields)
+    assert decoded.bad == {1: Reason.MISSING_FIELD}
+    np.testing.assert_array_equal(decoded.value[0], [4, np.nan])
+
+
+def test_a_field_is_a_value_or_a_covariate() -> None:
+    with pytest.raises(SettingsError, match="'value' is named twice"):
+        codec(covariates=("value",))
+
+
+def test_readings_without_covariates_are_encoded_with_none() -> None:
+    made = codec(**COVARIATES)
+    for value in (np.array([[1.0]]), np.array([[1.0, np.nan, np.nan]])):
+        payload = made.encode_readings([b"a"], np.array([NOW]), value)[0]
+        assert payload == b'{"timestamp":1700000000000,"value":1.0,"load":null,"weather":{"wind":null}}'
