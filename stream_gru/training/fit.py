@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 import signal
 import threading
 import warnings
@@ -35,7 +36,7 @@ class Fitted:
     """What a fit ends with."""
 
     description: Description
-    forecaster: Forecaster  # the weights that did best on the held-back data, to be used, not trained
+    forecaster: Forecaster  # the weights that did best on the held-back data, on the CPU, to be used
     checks: list[Check]
     before: Quality  # on the held-back data, of the weights that it started with
     quality: Quality  # of the best ones
@@ -69,11 +70,11 @@ def fit(
     a Ctrl-C the step is finished and a checkpoint written; then `KeyboardInterrupt` is raised.
     """
     where = _device(device, recipe.plan)
-    checkpoint = _checkpoint(folder, resume)
+    checkpoint = _checkpoint(folder, recipe) if resume else None
     with torch.random.fork_rng([where] if where.type == "cuda" else []), _quiet(), _interruptible() as interrupted:
         torch.manual_seed(recipe.plan.seed)
         forecaster = _forecaster(recipe, description, start).to(where)
-        learner = Learner(forecaster, recipe.plan)
+        learner = Learner(forecaster, recipe)
         portions = Portions(source, description, recipe.plan, where)
         watch = Watch(
             learner,
@@ -92,7 +93,7 @@ def fit(
     watch.restore_best()
     return Fitted(
         description,
-        forecaster.to(where).eval().requires_grad_(False),
+        forecaster.cpu().eval().requires_grad_(False),
         watch.checks,
         watch.before,
         watch.quality,
@@ -129,14 +130,21 @@ def _device(name: str, plan: Plan) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
 
 
-def _checkpoint(folder: Path | None, resume: bool) -> Path | None:
-    if not resume:
-        return None
-    if folder is None or not (folder / CHECKPOINT).exists():
-        raise TrainingError(
-            f"there is nothing to resume: no {CHECKPOINT} in {folder or 'any folder'}; fit from the start"
-        )
-    return folder / CHECKPOINT
+def _checkpoint(folder: Path | None, recipe: Recipe) -> Path:
+    """The checkpoint to go on from. Raises `TrainingError` if there is none, or one of another recipe."""
+    file = None if folder is None else folder / CHECKPOINT
+    if file is None or not file.exists():
+        raise TrainingError(f"there is nothing to resume: no {file or CHECKPOINT}; fit from the start")
+    try:
+        before = Recipe.model_validate_json(torch.load(file, map_location="cpu", weights_only=True)["fit"]["recipe"])
+    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{file} can't be resumed from: {error}; fit from the start") from None
+    free = dict.fromkeys(("steps", "minutes", "check_every", "patience", "min_gain", "max_skipped"))
+    old, new = (each.model_copy(update={"plan": each.plan.model_copy(update=free)}) for each in (before, recipe))
+    for name in ("network", "horizons", "context", "data", "plan"):
+        if getattr(old, name) != getattr(new, name):
+            raise TrainingError(f"{file} is of a fit with another {name}: resume it with its own recipe, or start anew")
+    return file
 
 
 def _trainer(plan: Plan, device: torch.device, watch: Watch) -> Any:

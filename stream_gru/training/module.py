@@ -14,7 +14,7 @@ from stream_gru.models.forecaster import Forecaster
 from stream_gru.training import objective
 from stream_gru.training.guard import Guard
 from stream_gru.training.portions import Portion
-from stream_gru.training.recipe import Plan
+from stream_gru.training.recipe import Recipe
 from stream_gru.training.schedules import Schedule
 
 try:
@@ -32,11 +32,11 @@ class Learner(LightningModule):
     The state is carried from a chunk of a window to the next, without its gradient.
     """
 
-    def __init__(self, forecaster: Forecaster, plan: Plan) -> None:
+    def __init__(self, forecaster: Forecaster, recipe: Recipe) -> None:
         super().__init__()
-        self.forecaster, self.plan = forecaster, plan
-        self.guard = Guard(forecaster, plan.max_skipped)
-        self.schedule = Schedule(plan)
+        self.forecaster, self.recipe, self.plan = forecaster, recipe, recipe.plan
+        self.guard = Guard(forecaster, self.plan.max_skipped)
+        self.schedule = Schedule(self.plan)
         self.progress = 0.0  # 0-1, of the fit
         self.step = 0  # optimiser steps
         self.readings = 0
@@ -110,6 +110,7 @@ class Learner(LightningModule):
         """What lightning doesn't know of: the counters, the schedule, the states that are carried, the dice."""
         checkpoint["fit"] = {
             **{name: getattr(self, name) for name in _COUNTERS},
+            "recipe": self.recipe.model_dump_json(),
             "skipped": self.guard.skipped,
             "schedule": self.schedule.state(),
             "states": dict(self._states),
@@ -130,7 +131,7 @@ class Learner(LightningModule):
             torch.cuda.set_rng_state(kept["cuda"].cpu(), self.device)
 
 
-_COUNTERS = ("progress", "step", "readings", "loss", "rate")
+_COUNTERS = ("progress", "step", "readings", "loss", "rate", "norms", "watched")
 
 
 def initialise(forecaster: Forecaster, scheme: Scheme) -> None:

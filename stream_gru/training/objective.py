@@ -9,7 +9,6 @@ from torch import Tensor
 
 from stream_gru.models.forecaster import QUANTILES, Forecaster
 from stream_gru.training import packing
-from stream_gru.training import packing
 from stream_gru.training.prepare import Prepared
 
 _FAR = 0.7  # weight of the farther horizons together, the next step counts 1

@@ -50,7 +50,7 @@ class Plan(_Part):
 
     steps: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     init: Scheme = "orthogonal"
     learning_rate: float = Field(3e-3, gt=0, le=10)
     weight_decay: float = Field(0.01, ge=0, le=10)
@@ -60,7 +60,7 @@ class Plan(_Part):
     schedule: Literal["cosine", "step", "exponential", "plateau", "constant"] = "cosine"
     warm_up: int = Field(60, ge=0, description="steps")
     decay: float = Field(0.5, gt=0, lt=1, description="factor of the schedules step, exponential and plateau")
-    decay_every: int = Field(1000, ge=1, description="steps to a factor; plateau: checks without a gain")
+    decay_every: int = Field(1000, ge=1, description="steps to a factor; plateau: steps without a gain")
     chunk: int = Field(256, ge=8, description="readings that gradients reach back")
     check_every: int = Field(200, ge=1, description="steps between two looks at the held-back data")
     patience: int | None = Field(None, ge=1, description="checks without a gain before an early stop")

@@ -175,6 +175,8 @@ class Watch(Callback):
         names = [name for name, _ in self._learner.forecaster.named_parameters()]
         columns = ["step", *(f"gradient.{name}" for name in names), *(f"weight.{name}" for name in names)]
         rows = _read(self._folder / NORMS) if self._learner.step else []
+        if not self._learner.step:
+            (self._folder / CHECKPOINT).unlink(missing_ok=True)  # of another fit, not to be resumed by mistake
         _write(self._folder / NORMS, [columns, *(row for row in rows[1:] if int(row[0]) <= self._learner.step)])
 
     def _log_norms(self) -> None:
