@@ -35,3 +35,40 @@ def throughput(
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
         table.add_row(name, shown)
     Console().print(table)
+
+
+def gates(
+    data: Annotated[Path, typer.Option(help="The folder that holds NAB.")],
+    bundle: Annotated[Path | None, typer.Option(help="A bundle's folder; else the package's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Whether the gates move where something happens: in labelled windows, and where made-up series change."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from stream_gru.bench.gates import run
+
+    progress = Console(stderr=True)
+    result = run(data, bundle, lambda text: progress.print(f"[dim]{text} ...[/dim]"))
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    console = Console()
+    for title, found in {"labelled windows": result["labelled"], **result["changes"]}.items():
+        table = Table(
+            *("signal", "AUC", "with the score", "hits", "delay", "behind the score"),
+            title=f"{title}: {found['events']} in {found['series']} series",
+        )
+        for name, of in found["signals"].items():
+            area, low, high = of["auc"]
+            late = ("never" if of[what] is None else f"{of[what]:g}" for what in ("delay", "behind"))
+            table.add_row(
+                name, f"{area:.2f} ({low:.2f} to {high:.2f})", f"{of['both'][0]:.2f}", f"{of['hits']:.0%}", *late
+            )
+        console.print(table)
+    for gate, moved in result["moves"].items():
+        console.print(
+            f"{gate}: its mean moves by {moved['inside']:.4f} inside the windows, {moved['outside']:.4f} outside"
+        )
+    for size, rate in result["cost"].items():
+        console.print(f"batches of {size}: {rate['without']:,} readings/s, {rate['with']:,} with histograms")
