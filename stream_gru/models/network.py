@@ -58,7 +58,7 @@ class Network(BaseModel):
             raise ValueError("scales and bidirectional exclude each other")
         if self.scale_factor ** (self.scales - 1) > SLOWEST:
             raise ValueError(f"scales, scale_factor: the slowest cell may not wait for more than {SLOWEST} readings")
-        width = self.hidden * (2 if self.bidirectional else 1)
+        width = self.hidden * (2 if self.bidirectional else self.scales)
         if self.transformer and width % self.heads:
             raise ValueError(f"heads: {self.heads} do not divide the {width} units that the transformer block sees")
         return self
