@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,7 +13,7 @@ import torch
 from stream_gru.errors import TrainingError
 from stream_gru.models.bundle import Description
 from stream_gru.training.data import Source, Windows
-from stream_gru.training.prepare import Prepared, prepare
+from stream_gru.training.prepare import Prepared, together
 from stream_gru.training.recipe import Plan
 
 _AT_ONCE = 8  # batches whose features are stepped together: they cost little more for many series than for few
@@ -52,8 +51,8 @@ class Portions:
 
     def __iter__(self) -> Iterator[Portion]:
         batches = iter(self._source.batches(np.random.default_rng(self._plan.seed)))
-        together = self._plan.accumulate
-        size = max(1, _AT_ONCE // together) * together
+        accumulate = self._plan.accumulate
+        size = max(1, _AT_ONCE // accumulate) * accumulate
         passed = self._position
         while True:
             windows = list(islice(batches, size))
@@ -69,28 +68,10 @@ class Portions:
             passed = 0
 
     def _round(self, windows: Sequence[Windows]) -> Iterator[Portion]:
-        batches = self._prepare(windows)
+        batches = together(windows, self._description, self._device)
         for first in range(0, len(batches), self._plan.accumulate):
             group = [list(batch.split(self._plan.chunk, 1)) for batch in batches[first : first + self._plan.accumulate]]
             for i in range(max(map(len, group))):
                 for slot, chunks in enumerate(group):
                     if i < len(chunks):
                         yield Portion(chunks[i], slot, i > 0)
-
-    def _prepare(self, windows: Sequence[Windows]) -> list[Prepared]:
-        """Each batch prepared, those of equal length together."""
-        prepared: list[Prepared | None] = [None] * len(windows)
-        lengths = [each.value.shape[1] for each in windows]
-        for length in dict.fromkeys(lengths):
-            places = [place for place, other in enumerate(lengths) if other == length]
-            joined = prepare(_join([windows[place] for place in places]), self._description, self._device)
-            sizes = [len(windows[place].value) for place in places]
-            parts = zip(*(torch.split(part, sizes, 2) for part in joined), strict=True)
-            for place, part in zip(places, parts, strict=True):
-                prepared[place] = Prepared(*part)
-        return [batch for batch in prepared if batch is not None]
-
-
-def _join(windows: Sequence[Windows]) -> Windows:
-    columns = (field.name for field in dataclasses.fields(Windows))
-    return Windows(*(np.concatenate([getattr(each, name) for each in windows]) for name in columns))

@@ -36,6 +36,21 @@ class Windows:
         )
 
 
+def join(parts: Sequence[Windows]) -> Windows:
+    """All windows of several batches, as wide as the widest."""
+    width = max(part.value.shape[1] for part in parts)
+    last = [np.minimum(np.arange(width), part.value.shape[1] - 1) for part in parts]
+    inside = [np.arange(width) < part.length[:, None] for part in parts]
+    return Windows(
+        np.concatenate([part.timestamp[:, index] for part, index in zip(parts, last, strict=True)]),
+        np.concatenate([part.value[:, index] for part, index in zip(parts, last, strict=True)]),
+        np.concatenate([part.length for part in parts]),
+        np.concatenate([part.known[:, index] & real for part, index, real in zip(parts, last, inside, strict=True)]),
+        np.concatenate([part.feature for part in parts]),
+        np.concatenate([part.covariates[:, index] for part, index in zip(parts, last, strict=True)]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Filled:
     """One series of T readings without a missing value: the first and the last one are known."""
