@@ -174,6 +174,17 @@ class TestNorm:
         assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
 
     @torch.no_grad()
+    def test_one_reading_alone_is_normed_by_the_running_statistics_in_training_too(self) -> None:
+        """What is left of a batch when all other sequences have ended may be so small."""
+        norm, x = Norm(INPUTS, "batch"), inputs()
+        for _ in range(200):
+            norm(5 + 3 * inputs())
+        before = {name: value.clone() for name, value in norm.state_dict().items()}
+        trained, _ = norm.unroll(x[:1, :1], torch.empty(1, 0))
+        assert torch.equal(trained, norm.eval()(x[:1, :1]))
+        assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+    @torch.no_grad()
     @pytest.mark.parametrize("kind", ["layer", "batch"])
     def test_a_network_norms_each_layer(self, kind: str) -> None:
         network = compose(Network.model_validate({"hidden": HIDDEN, "layers": 2, "norm": kind}), INPUTS)

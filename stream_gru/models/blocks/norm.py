@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stream_gru.models.block import Pointwise
 
@@ -23,5 +24,13 @@ class Norm(Pointwise):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        normed: Tensor = self.norm(x.reshape(-1, self.input_size))
-        return normed.view(x.shape)
+        rows = x.reshape(-1, self.input_size)
+        return self._normed(rows).view(x.shape)
+
+    def _normed(self, rows: Tensor) -> Tensor:
+        norm = self.norm
+        if isinstance(norm, nn.BatchNorm1d) and len(rows) == 1:  # in training too: one alone has no deviation
+            mean, variance = norm.running_mean, norm.running_var
+            return functional.batch_norm(rows, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+        normed: Tensor = norm(rows)
+        return normed
