@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -97,7 +98,11 @@ def tune(
 
     def tell(one: Tried) -> None:
         what = one.reason or f"{goal} {_figure(one.value)}"
-        console.print(f"trial {one.number}: {one.state}, {what}, {one.seconds:.0f} s; {_values(one)}", markup=False)
+        console.print(
+            f"trial {one.number}: {one.state}, {what}, {one.seconds:.0f} s; {_values(one)}",
+            markup=False,
+            soft_wrap=True,
+        )
 
     result = tool.tune(base, dimensions, found, search, out, begin=begin, tell=tell, device=device)
     if as_json:
@@ -105,25 +110,29 @@ def tune(
         typer.echo(json.dumps({**plain, "bundle": result.bundle.name, "out": str(out), "refitted": result.refitted}))
         return
     for table in _tables(result, goal):
-        Console().print(table)
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
     how = "fitted again, as an earlier run had found it" if result.refitted else "as the best trial left it"
     typer.echo(f"{result.bundle.name} in {out}, {how}; {tool.RECIPE} beside it makes it again")
 
 
 def _tables(result: Found, goal: str, most: int = 10) -> list[Table]:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     counts = {state: sum(one.state == state for one in result.trials) for state in ("complete", "pruned", "fail")}
     title = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     names = list(result.trials[0].chosen)
-    best = Table("trial", "state", goal, "steps", "seconds", *names, title=f"{len(result.trials)} trials: {title}")
+    best = Table(box=SIMPLE_HEAD, caption=f"{len(result.trials)} trials: {title}", caption_justify="left")
+    for head in ("trial", "state", goal, "steps", "seconds", *names):
+        best.add_column(head, justify="left" if head == "state" else "right")
     for one in result.trials[:most]:
         steps = "" if one.steps is None else str(one.steps)
         values = (f"{one.chosen[name]:.4g}" if name in one.chosen else "" for name in names)
         best.add_row(str(one.number), one.state, _figure(one.value), steps, f"{one.seconds:.0f}", *values)
     if not result.importance:
         return [best]
-    shares = Table("setting", "importance", title="what explains the difference between trials")
+    caption = "importance: what it explains of the difference between trials"
+    shares = Table("setting", "importance", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     for name, share in result.importance.items():
         shares.add_row(name, f"{share:.0%}")
     return [best, shares]

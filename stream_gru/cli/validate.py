@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -113,7 +114,7 @@ def validate(
     if as_json:
         typer.echo(json.dumps(_plain(blocks, rolling)))
     else:
-        Console().print(_table(blocks, rolling))
+        Console(width=None if sys.stdout.isatty() else 120).print(_table(blocks, rolling))
 
 
 def _refuse(when: bool, why: str, options: Mapping[str, Any]) -> None:
@@ -142,25 +143,28 @@ def _finite(tree: Any) -> Any:
 
 
 def _table(blocks: Sequence[Block], rolling: bool) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from stream_gru.training.validate import summary
 
     spreads = summary(blocks)
-    heads = {"error": "error / last value's", "mae": "mean absolute", "coverage": "coverage"}
-    heads |= {"seasonal": "a period ago's / last value's"} if "seasonal" in spreads else {}
-    table = Table("block" if rolling else "fold", "learned from", "origins" if rolling else "judged", "from", "to")
-    for head in ("ahead", *heads.values()):
+    title = "error, seasonal: relative to the last value's; MAE: in units of the data; coverage: of the 90% interval"
+    table = Table(box=SIMPLE_HEAD, caption=title, caption_justify="left")
+    for head in ("block", "learned", "origins") if rolling else ("fold", "learned", "judged"):
         table.add_column(head, justify="right")
+    table.add_column("from")
+    for head in ("ahead", *spreads):
+        table.add_column(head if head != "mae" else "MAE", justify="right")
     for number, block in enumerate(blocks):
-        name = (str(number + 1), f"{block.trained:,}", f"{block.judged:,}", _day(block.begin), _day(block.end))
+        name = (str(number + 1), f"{block.trained:,}", f"{block.judged:,}", _day(block.begin))
         for s, ahead in enumerate(block.score.steps):
-            figures = (_figure(measure, getattr(block.score, measure)[s]) for measure in heads)
+            figures = (_figure(measure, getattr(block.score, measure)[s]) for measure in spreads)
             table.add_row(*(name if s == 0 else ("",) * len(name)), str(ahead), *figures)
         table.add_section()
     for s, ahead in enumerate(blocks[0].score.steps):
-        figures = (_spread(measure, spreads[measure].mean[s], spreads[measure].deviation, s) for measure in heads)
-        table.add_row("mean" if s == 0 else "", "", "", "", "", str(ahead), *figures)
+        figures = (_spread(measure, spread.mean[s], spread.deviation, s) for measure, spread in spreads.items())
+        table.add_row("mean" if s == 0 else "", "", "", "", str(ahead), *figures)
     return table
 
 
@@ -174,4 +178,4 @@ def _figure(measure: str, value: float) -> str:
 
 
 def _day(epoch_ms: int) -> str:
-    return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%d %H:%M}"
+    return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%d}"

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats, Forecasts, Ints
+from stream_gru.batch import Bools, Floats, Ints
 from stream_gru.engine import Engine
 from stream_gru.errors import DataError
 from stream_gru.models import bundle as bundles
@@ -98,7 +98,7 @@ def tracks(engine: Engine, history: History, tell: Callable[[int], None] = lambd
         tables.append(Table([one.name] * len(one), one.timestamp, value, one.covariates))
     made = backtest.score(engine, tables, tell)
     return [
-        Track(one.timestamp, one.value, _ahead(forecasts, feature))
+        Track(one.timestamp, one.value, forecasts.ahead[..., feature])
         for one, forecasts, feature in zip(series, made, features, strict=True)
     ]
 
@@ -106,13 +106,6 @@ def tracks(engine: Engine, history: History, tell: Callable[[int], None] = lambd
 def _without_missing(one: Series) -> Series:
     real = np.isfinite(one.value)
     return Series(one.timestamp[real], one.value[real], one.feature, one.covariates[real], one.name)
-
-
-def _ahead(forecasts: Forecasts, feature: int) -> Floats:
-    """(T, 1 + K, 3): the engine says the next step's forecast with the next reading, the farther ones at once."""
-    of_this = np.stack([forecasts.yhat, forecasts.lower, forecasts.upper], axis=1)[:, :, feature]  # (T, 3)
-    of_next = np.concatenate([of_this[1:], np.full((1, 3), np.nan)])
-    return np.concatenate([of_next[:, None], forecasts.ahead[..., feature]], axis=1)
 
 
 def rolling(tracks: Sequence[Track], steps: tuple[int, ...], plan: Origins, trained: int = 0) -> list[Block]:
