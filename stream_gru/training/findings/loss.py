@@ -1,0 +1,120 @@
+"""How the loss went."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream_gru.training.findings.evidence import HARDLY, Evidence, Finding, Rule, last_quarter, slower
+
+_LEAST_FALL = 0.01  # of the first loss: the running loss of healthy fits wavers by less than this
+_RISE = 0.05  # of the first loss: more than wavering, it goes the wrong way
+_OVERFIT = 0.03  # held-back loss above its best: several times what it wavers by, since its windows stay the same
+_OVERFIT_MUCH = 0.15
+_STILL_FALLING = 0.02  # of the loss within the last quarter: as much again is likely for as many steps
+
+
+def not_finite(log: Evidence) -> Finding | None:
+    """A loss that is no number."""
+    bad = ~np.isfinite(log.held_back) | ~np.isfinite(log.loss)
+    if not bad.any():
+        return None
+    return Finding(
+        "not_finite",
+        "serious",
+        "The loss became infinite or not a number",
+        f"At {bad.sum()} of {len(bad)} looks, first at step {log.step[bad][0]:,.0f}.",
+        f"{slower(log)} Look for impossible values in the data.",
+    )
+
+
+def not_falling(log: Evidence) -> Finding | None:
+    """Nothing learned, or the contrary."""
+    if not _stuck(log):
+        return None
+    late, late_held_back = last_quarter(log.loss), last_quarter(log.held_back)
+    rising = late_held_back > (1 + _RISE) * log.before
+    poor = not log.quality.error[0] < HARDLY
+    return Finding(
+        "not_falling",
+        "serious" if rising or poor else "hint",
+        "The loss rises" if rising else "The loss does not fall",
+        f"On held-back data it was {log.before:.4g} before the fit, {np.nanmin(log.held_back[1:]):.4g} at best and "
+        f"{late_held_back:.4g} over the last checks; on training data {log.loss[0]:.4g} at the first check and "
+        f"{late:.4g} over the last.",
+        slower(log)
+        if rising or poor
+        else "Nothing, if it began from weights that were good already; otherwise another learning rate than "
+        f"{log.recipe.plan.learning_rate:g}, three times more and less.",
+    )
+
+
+def _stuck(log: Evidence) -> bool:
+    """Whether it has learned nothing: a held-back loss that gained nothing may also be one that was overfitted."""
+    if len(log.checks) < 2 or not np.isfinite(log.held_back[1:]).any():
+        return False
+    gained = np.nanmin(log.held_back[1:]) < (1 - _LEAST_FALL) * log.before
+    late = last_quarter(log.loss)
+    learned = late < (1 - _LEAST_FALL) * log.loss[0] and late < (1 + _RISE) * log.before
+    return not gained and not learned
+
+
+def overfitting(log: Evidence) -> Finding | None:
+    """Held-back loss rises while training loss falls."""
+    if len(log.checks) < 4 or not np.isfinite(log.held_back).any() or _stuck(log):
+        return None
+    best = int(np.nanargmin(log.held_back))
+    after = log.held_back[best + 1 :]
+    if len(after) < 2:
+        return None
+    rise = last_quarter(after) / log.held_back[best] - 1
+    fall = 1 - last_quarter(log.loss[best:]) / log.loss[best]
+    if not (rise > _OVERFIT and fall > 0):
+        return None
+    plan, network = log.recipe.plan, log.recipe.network
+    return Finding(
+        "overfitting",
+        "serious" if rise > _OVERFIT_MUCH else "warning",
+        "Overfitting: it learns the training data by heart",
+        f"The held-back loss was best at step {log.step[best]:,.0f}, {log.held_back[best]:.4g}, and ended {rise:.1%} "
+        f"above that, while the training loss fell by {fall:.1%} more.",
+        "The weights of the best step were kept, so the bundle is no worse for it. To gain: more data, "
+        f"`--set network.dropout={min(0.5, network.dropout + 0.2):g}`, "
+        f"`--set plan.weight_decay={plan.weight_decay * 5 or 0.05:g}`, `--set data.augment.noise=0.3` or "
+        f"`--set network.hidden={max(1, network.hidden // 2)}`; `--set plan.patience=5` saves the time.",
+    )
+
+
+def underfitting(log: Evidence) -> Finding | None:
+    """Stopped too soon."""
+    if len(log.checks) < 4 or log.stopped == "patience" or not np.isfinite(log.held_back).all():
+        return None
+    then = float(np.interp(0.75 * log.step[-1], log.step, log.held_back))
+    now = float(log.held_back.min())
+    gain = 1 - now / then
+    if not (gain > _STILL_FALLING and log.held_back.argmin() >= len(log.held_back) - 2):
+        return None
+    return Finding(
+        "underfitting",
+        "hint",
+        "The loss was still falling at the end",
+        f"The last quarter of the steps brought the held-back loss from {then:.4g} to {now:.4g}, {gain:.1%} less.",
+        f"Train for longer: `--steps {2 * log.step[-1]:.0f}`. If it falls no further then, a larger network: "
+        f"`--set network.hidden={2 * log.recipe.network.hidden}`.",
+    )
+
+
+def too_short(log: Evidence) -> Finding | None:
+    """Too few checks."""
+    if len(log.checks) >= 4:
+        return None
+    every = max(1, log.recipe.plan.check_every // 10)
+    return Finding(
+        "too_short",
+        "hint",
+        "Too few looks at the held-back data to judge how the fit went",
+        f"{len(log.checks)} of them over {log.step[-1]:,.0f} steps; curves need 4 or more.",
+        f"Train for longer, or look more often: `--set plan.check_every={every}`.",
+    )
+
+
+RULES: tuple[Rule, ...] = (not_finite, not_falling, overfitting, underfitting, too_short)
