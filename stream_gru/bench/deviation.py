@@ -75,6 +75,9 @@ def compare(cases: Sequence[Case], yardstick: str, seed: int = 0) -> dict[str, A
     windows = [window for case in cases for event in case.events if (window := _look(case, event, yardstick))]
     left_out = sum(len(case.events) for case in cases) - len(windows)
     names = sorted({window.case for window in windows})
+    found: dict[str, Any] = {"events": len(windows), "left_out": left_out, "series": len(names), "signals": {}}
+    if not windows:
+        return found
     member = np.array([names.index(window.case) for window in windows])
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), _DRAWS)
     weights = draws[:, member]  # (draws, windows)
@@ -84,10 +87,9 @@ def compare(cases: Sequence[Case], yardstick: str, seed: int = 0) -> dict[str, A
         means = (weights * values).sum(1) / np.maximum(weights.sum(1), 1)
         return [round(float(v), 3) for v in (values.mean(), *np.quantile(means, (0.025, 0.975)))]
 
-    found: dict[str, Any] = {"events": len(windows), "left_out": left_out, "series": len(names), "signals": {}}
     judge = np.array([window.rank[yardstick] for window in windows])
     passed = np.array([window.delay[yardstick] for window in windows])
-    for name in windows[0].rank if windows else ():
+    for name in windows[0].rank:
         rank = np.array([window.rank[name] for window in windows])
         delay = np.array([window.delay[name] for window in windows])
         found["signals"][name] = {

@@ -42,7 +42,11 @@ def gates(
     bundle: Annotated[Path | None, typer.Option(help="A bundle's folder; else the package's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Whether the gates move where something happens: in labelled windows, and where made-up series change."""
+    """Whether the gates move where something happens: in labelled windows, and where made-up series change.
+
+    AUC tells such a window from others by the peak of the signal in it, "+ score" together with the anomaly score; hits
+    pass a limit that one other window in five passes; delay is in readings from the event, behind from the score.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -55,16 +59,13 @@ def gates(
         return
     console = Console()
     for title, found in {"labelled windows": result["labelled"], **result["changes"]}.items():
-        table = Table(
-            *("signal", "AUC", "with the score", "hits", "delay", "behind the score"),
-            title=f"{title}: {found['events']} in {found['series']} series",
-        )
+        table = Table(title=f"{title}: {found['events']} in {found['series']} series")
+        for name in ("signal", "AUC, 95%", "+ score", "hits", "delay", "behind"):
+            table.add_column(name, no_wrap=True)
         for name, of in found["signals"].items():
             area, low, high = of["auc"]
             late = ("never" if of[what] is None else f"{of[what]:g}" for what in ("delay", "behind"))
-            table.add_row(
-                name, f"{area:.2f} ({low:.2f} to {high:.2f})", f"{of['both'][0]:.2f}", f"{of['hits']:.0%}", *late
-            )
+            table.add_row(name, f"{area:.2f} {low:.2f}-{high:.2f}", f"{of['both'][0]:.2f}", f"{of['hits']:.0%}", *late)
         console.print(table)
     for gate, moved in result["moves"].items():
         console.print(
