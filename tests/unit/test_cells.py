@@ -240,6 +240,7 @@ def test_under_mixed_precision_the_state_stays_in_single(name: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs, state = cell.unroll(x, cell.initial_state(SERIES))
         assert cell.project(x).dtype == torch.bfloat16
+        assert all(gate.dtype == torch.float32 for gate in cell.gates(x[0], state).values())
     assert outputs.dtype == state.dtype == torch.float32
     torch.testing.assert_close(outputs, exact, rtol=0, atol=0.05)
     torch.autograd.backward(outputs.sum())
