@@ -82,7 +82,9 @@ def train(
         first = bundle.load(start)
         adopted = _adopt(asked, first)
         if adopted is None and start is None:
-            console.print(f"the recipe's model is another than that of {first.name}: starting from random weights")
+            console.print(
+                f"the recipe's model is another than that of {first.name}: starting from random weights", soft_wrap=True
+            )
             first = None
         asked = adopted or asked
     if history is None:
@@ -113,13 +115,14 @@ def train(
         command = [*sys.argv[1:], *([] if resume else ["--resume"])]
         console.print(f"interrupted; to go on: {shlex.join(['stream-gru', *command])}", soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
-    console.print(f"before: {fitted.before}")
-    console.print(f"after:  {fitted.quality}")
+    console.print(f"before: {fitted.before}", soft_wrap=True)
+    console.print(f"after:  {fitted.quality}", soft_wrap=True)
     origin = "synthetic" if history is None else "topic" if topic else "history"
     made = {"source": origin, "start": first.name if first else None, **_made(asked, fitted)}
     saved = bundle.save(out, description.model_copy(update={"training": made}), fitted.forecaster)
     if report:
-        console.print(f"report: {page.write(out / 'report.html', fitted, prepare(held_back, description), asked)}")
+        written = page.write(out / "report.html", fitted, prepare(held_back, description), asked)
+        console.print(f"report: {written}", soft_wrap=True, highlight=False)
     typer.echo(f"{saved.name} in {out}")
 
 
