@@ -10,6 +10,7 @@ import typer
 
 from stream_gru import __version__
 from stream_gru.cli import (
+    advise,
     backtest,
     bench,
     command,
@@ -57,6 +58,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     validate.validate,
     tune.tune,
     compare.compare,
+    advise.advise,
 )
 _GROUPS: tuple[tuple[str, str, tuple[Callable[..., None], ...]], ...] = (
     ("config", "Show or check the settings: file, environment and flags together.", (config.show, config.check)),
