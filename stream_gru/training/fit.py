@@ -120,14 +120,22 @@ def _forecaster(recipe: Recipe, description: Description, start: Bundle | None) 
 
 
 def _device(name: str, plan: Plan) -> torch.device:
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(f"device {name}: torch finds no CUDA device here; use cpu or auto")
-    if device.type != "cuda" and plan.precision == "16-mixed":
+    count = torch.cuda.device_count()
+    try:
+        device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        raise TrainingError(f"there is no device {name!r}; use auto, cpu, cuda or cuda:1") from None
+    if device.type not in {"cpu", "cuda"}:
+        raise TrainingError(f"a fit can't use the device {name!r}; use auto, cpu, cuda or cuda:1")
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        if device.index >= count:
+            raise TrainingError(f"device {name}: torch finds {count} CUDA devices here; use cpu or auto")
+    elif plan.precision == "16-mixed":
         raise TrainingError(
             "plan.precision: 16-mixed needs a CUDA device, whose losses it scales; on a CPU use 32 or bf16-mixed"
         )
-    return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
+    return device
 
 
 def _checkpoint(folder: Path | None, recipe: Recipe) -> Path:

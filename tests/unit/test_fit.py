@@ -543,6 +543,23 @@ def test_half_precision_needs_a_gpu() -> None:
         run(make(plan__precision="16-mixed"))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("tpuu", "there is no device"), ("meta", "can't use"), ("cuda:99", "CUDA devices here")]
+)
+def test_a_device_that_is_not_there_is_said(name: str, message: str) -> None:
+    asked = make()
+    with pytest.raises(TrainingError, match=message):
+        fit.fit(asked, Fixed(batches(1)), batches(1)[0], describe(asked), device=name)
+
+
+def test_evaluation_in_parts_is_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = make()
+    forecaster, prepared = bundle.build(describe(asked)), prepare(batches(1)[0], describe(asked))
+    whole = objective.evaluate(forecaster, prepared)
+    monkeypatch.setattr(objective, "_AT_ONCE", 100)  # two series at a time
+    assert objective.evaluate(forecaster, prepared).error == pytest.approx(whole.error)
+
+
 def test_a_scaled_loss_is_unscaled_before_clipping(
     seen: list[dict[int, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
