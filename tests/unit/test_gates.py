@@ -26,7 +26,7 @@ from stream_gru.errors import BundleError, DataError
 from stream_gru.metrics import Metrics
 from stream_gru.models import bundle
 from stream_gru.models.block import Block
-from stream_gru.models.network import Network
+from stream_gru.models.network import VARIANTS, Network
 from stream_gru.settings import Settings
 from stream_gru.tools import gates as tool
 from stream_gru.tools.history import History
@@ -152,6 +152,23 @@ def test_a_model_without_gates_says_so(tmp_path: Path) -> None:
         gates.Histograms(made.bundle.forecaster.network, made.device)
     with pytest.raises(BundleError, match="no gates"):
         tool.trace(made, readings(made, [b"a"], np.ones(1)))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "rnn"])
+def test_every_variant_with_gates_can_be_looked_at(name: str, tmp_path: Path) -> None:
+    network = VARIANTS[name].model_copy(update={"hidden": 8})
+    description = bundle.Description(name=name, network=network, horizons=(2,))
+    bundle.save(tmp_path, description, bundle.build(description))
+    made = engine(bundle=tmp_path)
+    counted = gates.Histograms(made.bundle.forecaster.network, made.device)
+    batch = readings(made, [b"a", b"b"] * 20, np.random.default_rng(0).normal(size=40))
+    _, found = tool.trace(made, batch, lambda gate: gate)
+    expected = {"lstm": {"input", "forget", "output"}, "mixed": {"update", "reset", "input", "forget", "output"}}
+    assert set(found) == set(counted.read()) == expected.get(name, {"update", "reset"})
+    for values in found.values():
+        assert values.shape[2] % 8 == 0
+        assert ((values > 0) & (values < 1)).all()
+        assert values.std() > 0
 
 
 def test_gates_of_another_model_are_left_out(tmp_path: Path) -> None:
