@@ -70,12 +70,15 @@ class Context(BaseModel):
         """E, inputs of the network beside those of `features`."""
         return 2 * self.hour + 3 * self.weekday + (self.holidays is not None) + len(self.covariates)
 
-    def require(self, fields: Sequence[str]) -> None:
-        """Raise `SettingsError` unless these fields of a record are the covariates in order: ``load`` or ``a.load``."""
-        right = len(fields) == len(self.covariates) and all(
+    def are(self, fields: Sequence[str]) -> bool:
+        """Whether these fields or columns are the covariates, in order: ``load`` or ``a.load`` is `load`."""
+        return len(fields) == len(self.covariates) and all(
             field == name or field.endswith(f".{name}") for field, name in zip(fields, self.covariates, strict=True)
         )
-        if not right:
+
+    def require(self, fields: Sequence[str]) -> None:
+        """Raise `SettingsError` unless these fields of a record are the covariates in order."""
+        if not self.are(fields):
             there, wanted = (", ".join(names) or "none" for names in (fields, self.covariates))
             raise SettingsError(
                 f"input.covariates: the model's are {wanted}, the settings name {there}; name a field for each in order"

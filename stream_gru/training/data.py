@@ -182,9 +182,11 @@ def _fitted(context: Context, history: History) -> Context:
 
 
 def _check(history: History, recipe: Recipe) -> None:
-    if history.covariates != recipe.context.covariates:
+    if not recipe.context.are(history.covariates):
         there, wanted = (", ".join(names) or "none" for names in (history.covariates, recipe.context.covariates))
-        raise DataError(f"the history has these covariates: {there}; the recipe's context.covariates: {wanted}")
+        raise DataError(
+            f"the history has these covariates: {there}; the recipe's context.covariates: {wanted}; name the same there"
+        )
 
 
 def read(

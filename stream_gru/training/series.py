@@ -74,7 +74,7 @@ def columns(names: Sequence[str], timestamp: Ints, value: Floats, covariates: Fl
     order = np.lexsort((timestamp, member))  # stable: rows of the same time stay in their order
     parts = np.split(order, np.cumsum(np.bincount(member, minlength=len(different)))[:-1])
     series = []
-    for name, rows in zip(different.tolist(), parts, strict=True):
+    for name, rows in zip(different.tolist(), parts, strict=False):  # without any there is one empty part
         for feature, column in enumerate(value[rows].T):
             if np.isfinite(column).sum() >= MIN_READINGS:
                 label = f"{prefix}{name}" if value.shape[1] == 1 else f"{prefix}{name}/{feature}"
