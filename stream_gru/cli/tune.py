@@ -112,7 +112,7 @@ def tune(
     for table in _tables(result, goal):
         Console(width=None if sys.stdout.isatty() else 120).print(table)
     how = "fitted again, as an earlier run had found it" if result.refitted else "as the best trial left it"
-    typer.echo(f"{result.bundle.name} in {out}, {how}; {tool.RECIPE} beside it makes it again")
+    typer.echo(f"{result.bundle.name} in {out}, {how}; to make it again: train --scratch --recipe {out / tool.RECIPE}")
 
 
 def _tables(result: Found, goal: str, most: int = 10) -> list[Table]:

@@ -201,7 +201,15 @@ class _Run:
 
     def export(self, recipe: Recipe, fitted: fit.Fitted, number: int, value: float) -> None:
         """Write bundle and recipe."""
-        training = {**fitted.description.training, "source": "history", **self.mark(number, value)}
+        training = {
+            "source": "history",
+            **self.mark(number, value),
+            "steps": fitted.steps,
+            "readings": fitted.readings,
+            "seed": recipe.plan.seed,
+            "error_of_last_value": [round(error, 3) for error in fitted.quality.error],
+            "coverage": [round(share, 3) for share in fitted.quality.coverage],
+        }
         description = fitted.description.model_copy(update={"training": training})
         bundles.save(self.out, description, fitted.forecaster)
         (self.out / RECIPE).write_text("\n".join(toml.lines(recipe.model_dump(mode="json"))) + "\n")

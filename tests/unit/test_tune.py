@@ -154,16 +154,16 @@ def test_every_trial_is_judged_on_the_same_windows(tmp_path: Path, fake: FakeFit
 
 
 def test_a_grid_makes_each_combination_once(tmp_path: Path, fake: FakeFit) -> None:
-    dimensions: space.Space = {"hidden": Choice((2, 4)), "layers": Range(1, 4), "dropout": Range(0.0, 0.5)}
+    dimensions: space.Space = {"hidden": Choice((2,)), "layers": Range(1, 4), "dropout": Range(0.0, 0.5)}
     study = str(tmp_path / "study.db")
     first = search(tmp_path / "out", dimensions, sampler="grid", trials=5, storage=study)
     assert len(first.trials) == 5
     found = search(tmp_path / "out", dimensions, sampler="grid", storage=study)
     assert found.before == 5
     combinations = [tuple(one.chosen[name] for name in ("hidden", "layers", "dropout")) for one in found.trials]
-    assert sorted(combinations) == [(h, n, d) for h in (2, 4) for n in (1, 2, 4) for d in (0.0, 0.25, 0.5)]
+    assert sorted(combinations) == [(2, n, d) for n in (1, 2, 4) for d in (0.0, 0.25, 0.5)]
     again = search(tmp_path / "out", dimensions, sampler="grid", storage=study)
-    assert (again.before, len(again.trials), len(fake.fitted)) == (18, 18, 18)
+    assert (again.before, len(again.trials), len(fake.fitted)) == (9, 9, 9)
 
 
 @pytest.mark.parametrize("pruner", ["median", "asha"])
@@ -449,7 +449,11 @@ def test_the_command_tunes_and_goes_on(tmp_path: Path) -> None:
     assert "trial 0: complete, loss" in progress
     assert "1 trials: 1 complete" in out
     assert "best@" in out
-    assert recipe.load(tmp_path / "best" / "recipe.toml").data.length == 32
+    made, again = tmp_path / "best", tmp_path / "again"
+    history = write(tmp_path)[1:-2]
+    run("train", *history, "--out", str(again), "--scratch", "--recipe", str(made / "recipe.toml"))
+    first, second = (bundle.load(folder).forecaster for folder in (made, again))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     out, progress = run(*write(tmp_path), *options, "--json")
     assert "goes on after 1 trials" in progress
     found = json.loads(out)
