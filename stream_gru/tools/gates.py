@@ -136,12 +136,14 @@ def run(
     rows, target = table(history, forecasts, found, engine.features), out / f"{stem}.{kind}"
     rows.write_csv(target) if kind == "csv" else rows.write_parquet(target)
     picture = plot.draw(out / f"{stem}.png", name, history, forecasts, engine.features, gates=found)
-    means = {
-        gate: {what: round(float(np.nanmean(values[..., i])), 4) for i, what in enumerate(SUMMARY)}
-        for gate, values in found.items()
-    }
+    known = {gate: values[np.isfinite(values[..., 0])] for gate, values in found.items()}  # (stepped, 6)
+    means = {gate: dict(zip(SUMMARY, _mean(values), strict=True)) for gate, values in known.items() if len(values)}
     flags = int(np.count_nonzero(forecasts.is_anomaly))
     return Result(target, picture, len(set(series)), len(series), flags, means)
+
+
+def _mean(values: npt.NDArray[np.float32]) -> list[float]:
+    return [round(float(mean), 4) for mean in values.mean(0, dtype=np.float64)]
 
 
 def _last(series: Sequence[str], n: int | None) -> Ints:

@@ -326,6 +326,16 @@ def test_the_last_readings_are_of_each_series() -> None:
     assert tool._last(["a", "b", "a"], 9).tolist() == [0, 1, 2]
 
 
+def test_missing_values_have_no_gates(tmp_path: Path) -> None:
+    value = np.array([[1.0], [2.0], [np.nan], [np.nan]])
+    history = History(["s"] * 4, np.arange(4) * MINUTE, value)
+    whole = tool.run(Engine(capacity=1, device="cpu"), history, tmp_path, "gap")
+    assert pl.read_csv(whole.table)["update_mean"].is_null().to_list() == [False, False, True, True]
+    assert whole.gates["update"]["mean"] > 0
+    end = tool.run(Engine(capacity=1, device="cpu"), history, tmp_path, "gap", last=2)
+    assert (end.readings, end.gates) == (2, {})
+
+
 def test_a_table_for_people(tmp_path: Path) -> None:
     said = command(*of(write(tmp_path / "line.csv")))
     assert "2 series, 400 readings" in said
