@@ -40,6 +40,7 @@ def compare(
     """Models side by side on your history: size, speed, memory, error, reach, and what is usually said of them.
 
     Every fit has the same data and the same number of steps or minutes; the end of each series is only tested on.
+    Times are those of one CPU thread without what other processes take, unless --threads or --device say otherwise.
     """
     import torch
     from rich.console import Console

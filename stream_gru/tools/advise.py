@@ -181,13 +181,17 @@ def _scaling(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
 
 
 def _window(traits: Traits, start: Start) -> Iterator[tuple[dict[str, Any], Reason]]:
-    """Windows of several periods; cold starts are learned from their beginnings."""
+    """Windows of several periods; cold starts are learned from their beginnings, so more is no gain."""
     longest = max(traits.longer or 0, traits.period or 0)
-    wanted = _power(4 * longest) if longest else 512
+    wanted = max(512, _power(4 * longest))
     length = max(16, min(wanted, 4096, int(traits.typical * 0.68)))  # what is left to learn from of a typical series
-    because = f"four times the longest period, {longest:,} readings" if longest else "nothing repeats in them"
-    if length < wanted:
-        because += f"; a typical series has {traits.typical:,}" if wanted <= 4096 else "; longer ones learn too slowly"
+    if length < min(wanted, 4096):
+        because = f"a typical series has {traits.typical:,}, a part of which is held back"
+    elif longest:
+        because = f"at least four times the longest period, {longest:,} readings"
+        because += "" if wanted <= 4096 else ", but for the time that longer ones take"
+    else:
+        because = "nothing repeats in them that asks for more"
     batch = max(8, min(64, 32_768 // length))
     yield {"data.length": length, "data.batch": batch}, Reason("window", f"{length:,} readings", because, "fair")
     chunk = min(256, length)
@@ -207,7 +211,7 @@ def _missing(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
     """What takes the place of a missing value, in service as in training."""
     share = f"{traits.missing:.1%} of the readings are missing"
     if traits.missing < 0.001:
-        yield {}, Reason("missing values", "nothing to do", f"only {share}", "sure")
+        yield {}, Reason("missing values", "nothing to do", share if traits.missing else "none is", "sure")
     elif traits.irregular > 0.2:
         because = f"{traits.irregular:.0%} of the readings come off the beat: the time since the last one is an input"
         yield {"data.missing": "mask"}, Reason("missing values", "leave them out", because, "fair")

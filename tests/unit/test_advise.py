@@ -230,7 +230,7 @@ def test_equal_sensors_take_one_scale_and_others_their_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "policy", "number"),
     [
-        ({}, "mask", "0.0%"),
+        ({}, "mask", "none"),
         ({"missing": 0.05, "gap": 1}, "forecast", "5.0%"),
         ({"missing": 0.05, "gap": 40}, "mask", "40 in a row"),
         ({"missing": 0.05, "gap": 1, "unchanged": 0.8}, "forward", "80%"),

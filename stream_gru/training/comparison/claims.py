@@ -90,7 +90,8 @@ def fewer_parameters(what: str, gru: int, lstm: int) -> Claim:
     """25%: what rounds to it in steps of five points."""
     share = 100 * (1 - gru / lstm)
     verdict = within(Estimate(share, share, share), 22.5, 27.5)
-    return Claim(f"{what} of a GRU has 25% fewer parameters", verdict, f"{share:.1f}% fewer: {gru:,} against {lstm:,}")
+    claim = f"a GRU's {what} has 25% fewer parameters than an LSTM's"
+    return Claim(claim, verdict, f"{share:.1f}% fewer: {gru:,} against {lstm:,}")
 
 
 def faster(what: str, gru: Sequence[float], lstm: Sequence[float]) -> Claim:
@@ -102,7 +103,7 @@ def faster(what: str, gru: Sequence[float], lstm: Sequence[float]) -> Claim:
         measured = f"{abs(saved.middle):.0f}% {direction} time ({least:.0f} to {most:.0f}%)"
     else:
         measured = f"the difference is noise: between {-saved.low:.0f}% more and {saved.high:.0f}% less time"
-    return Claim(f"a GRU is 10-15% faster in {what}", within(saved, 10, 15), measured)
+    return Claim(f"a GRU is 10-15% faster than an LSTM in {what}", within(saved, 10, 15), measured)
 
 
 def remembers(name: str, reaches: tuple[Sequence[int], Sequence[int]], said: Said, farthest: int) -> Claim:
@@ -128,10 +129,14 @@ def told(steps: Sequence[int], farthest: int) -> str:
 def better(claim: str, winner: str, other: str, errors: tuple[Sequence[float], Sequence[float]]) -> Claim:
     """The errors of `winner` are lower, by seed."""
     first, second = errors
-    gap = 100 * (np.mean(first) / np.mean(second) - 1)
-    spread = f" (± {100 * np.std(np.asarray(first) / np.asarray(second), ddof=1):.1f})" if len(first) > 1 else ""
-    shown = f"{winner} {np.mean(first):.3f}, {other} {np.mean(second):.3f}: {gap:+.1f}%{spread}"
+    shown = f"{winner} {np.mean(first):.3f}, {other} {np.mean(second):.3f}: {apart(first, second)}"
     return Claim(claim, lower(first, second), shown)
+
+
+def apart(first: Sequence[float], second: Sequence[float]) -> str:
+    """How much larger the errors of `first` are, seed by seed, and the deviation of that: -1.2% ± 0.4."""
+    shares = 100 * (np.asarray(first, float) / np.asarray(second, float) - 1)
+    return f"{shares.mean():+.1f}%" + (f" ± {shares.std(ddof=1):.1f}" if len(shares) > 1 else "")
 
 
 def judge(results: Results) -> list[Claim]:
@@ -167,8 +172,8 @@ def alike(networks: Mapping[str, Network]) -> dict[str, str]:
 def _costs(results: Results, gru: str, lstm: str) -> list[Claim]:
     one, other = results.models[gru], results.models[lstm]
     found = [
-        fewer_parameters("the cell", one.size.cell_parameters, other.size.cell_parameters),
-        fewer_parameters("the whole model", one.size.parameters, other.size.parameters),
+        fewer_parameters("cell", one.size.cell_parameters, other.size.cell_parameters),
+        fewer_parameters("whole model", one.size.parameters, other.size.parameters),
         faster("training", one.training_step, other.training_step),
     ]
     for batch, seconds in one.step.items():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
-from stream_gru.training.comparison.claims import Claim, told
+from stream_gru.training.comparison.claims import Claim, apart, told
 from stream_gru.training.comparison.cost import median
 from stream_gru.training.comparison.results import Results
 from stream_gru.training.comparison.skill import POSITIONS
@@ -70,7 +70,10 @@ def tables(results: Results, claims: Sequence[Claim]) -> list[Table]:
 
 def _errors(results: Results) -> list[Row]:
     names = list(results.models)
-    found = [("error", [_spread(results.errors(name)) for name in names])]
+    errors = [results.errors(name) for name in names]
+    found = [("error", [_spread(each) for each in errors])]
+    if len(names) > 1:
+        found.append((f"error against {names[0]}", ["", *(apart(each, errors[0]) for each in errors[1:])]))
     for k, ahead in enumerate(results.ahead):
         found.append((f"error {ahead} ahead", [_spread([t.error[k] for t in results.of(name)]) for name in names]))
     for position in POSITIONS:
