@@ -13,9 +13,9 @@ from stream_gru.engine import Engine
 from stream_gru.errors import StreamGruError
 
 COLUMNS = [
-    *("series", "timestamp", "y", "yhat", "yhat_lower", "yhat_upper", "yhat_spread"),
-    *("anomaly_score", "anomaly_grade"),
+    *("series", "timestamp", "y", "yhat", "yhat_lower", "yhat_upper", "anomaly_score", "anomaly_grade"),
     *("is_anomaly", "alert", "alert_score", "level", "forecast", "model", "id"),
+    "yhat_spread",
 ]
 
 
