@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, Range1d
+from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, PrintfTickFormatter, Range1d
 from bokeh.models.annotations.geometry import Span, Whisker
 from bokeh.models.annotations.legends import Legend
 from bokeh.plotting import figure
 
 from stream_gru.batch import Floats
-from stream_gru.training.diagnosis import speed
+from stream_gru.training.findings.evidence import speed
 from stream_gru.training.norms import Norms
-from stream_gru.training.residuals import Residuals
+from stream_gru.training.objective import Quality
+from stream_gru.training.residuals import LAGS, Residuals
 
 if TYPE_CHECKING:
     from stream_gru.training.fit import Check
@@ -22,17 +23,22 @@ if TYPE_CHECKING:
 # Okabe and Ito (2008): told apart by people with any kind of colour vision
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, "#000000")
-_DASHES = ("solid", "dashed", "dotted", "dotdash")  # a second sign, where colours repeat or are not seen
+_HEADS = "heads"  # their curves are dashed, in the colours of their members
 _GREY = "#777777"
+_DOTTED = 40  # checks that are drawn as points on the curve
+_HEIGHT = 280  # pixels
+_ROW = 24  # of a row of the legend
+_NAMES = 4  # in it
 _POINTS = 3000  # in a scatter: more make the page heavy and the picture no clearer
 _SHOWN = 160  # readings of an example
-_LAGS = 40
 _FAR_OUT = 6.0  # deviations, the end of the axis
 
 
-def _figure(x: str, y: str, *, log: bool = False, log_x: bool = False) -> figure:
+def _figure(x: str, y: str, *, log: bool = False, log_x: bool = False, rows: int = 1) -> figure:
     p = figure(
-        height=280,
+        height=_HEIGHT + _ROW * (rows - 1),
+        min_border_left=64,
+        min_border_right=12,
         sizing_mode="stretch_width",
         x_axis_label=x,
         y_axis_label=y,
@@ -53,22 +59,29 @@ def _figure(x: str, y: str, *, log: bool = False, log_x: bool = False) -> figure
         axis.minor_tick_line_color = None
     legend = Legend(orientation="horizontal", click_policy="hide", border_line_color=None, margin=0)
     legend.label_text_font_size = "12px"
-    legend.ncols = 4
+    legend.ncols, legend.spacing, legend.glyph_width = _NAMES, 6, 18
+    legend.label_standoff = 4
     p.add_layout(legend, "above")
     return p
 
 
 def _lines(x_label: str, y_label: str, x: Floats, curves: Mapping[str, Floats], *, log: bool = False) -> figure:
     """Curves over the steps; one alone needs no legend."""
-    p = _figure(x_label, y_label, log=log)
+    p = _figure(x_label, y_label, log=log, rows=-(-len(curves) // _NAMES))
     p.xaxis.formatter = NumeralTickFormatter(format="0,0")
-    for i, (name, y) in enumerate(curves.items()):
+    p.x_range.start = -0.01 * float(x[-1])  # type: ignore[attr-defined] # a DataRange1d, which figure() made
+    for name, y in curves.items():
         shown = np.where(y > 0, y, np.nan) if log else y
         source = ColumnDataSource({"x": x, "y": shown})
-        colour, dash = COLOURS[i % len(COLOURS)], _DASHES[i // len(COLOURS) % len(_DASHES)]
-        p.line("x", "y", source=source, color=colour, line_dash=dash, line_width=2, legend_label=name)
-        dots = p.scatter("x", "y", source=source, color=colour, size=4 if len(x) < 60 else 0, legend_label=name)
-        p.add_tools(HoverTool(renderers=[dots], tooltips=[(name, "@y{0.000 a}"), (x_label, "@x{0,0}")]))
+        alike = [other for other in curves if other.startswith(_HEADS) == name.startswith(_HEADS)]
+        colour, dash = COLOURS[alike.index(name) % len(COLOURS)], "dashed" if name.startswith(_HEADS) else "solid"
+        line = p.line("x", "y", source=source, color=colour, line_dash=dash, line_width=2, legend_label=name)
+        if len(x) < _DOTTED:
+            p.scatter("x", "y", source=source, color=colour, size=4, legend_label=name)
+        tips = [(name, "@y{%.4g}"), (x_label, "@x{0,0}")]
+        hover = HoverTool(renderers=[line], mode="vline", tooltips=tips, visible=False)
+        hover.formatters = {"@y": "printf"}
+        p.add_tools(hover)
     p.legend.visible = len(curves) > 1
     return p
 
@@ -96,10 +109,13 @@ def losses(checks: Sequence[Check], before: float) -> figure:
     return p
 
 
-def errors(checks: Sequence[Check], steps: Sequence[int]) -> figure:
-    """Error on held-back data while it learned, for each step ahead."""
-    columns = {f"{ahead} ahead": np.array([check.error[k] for check in checks]) for k, ahead in enumerate(steps)}
-    p = _lines("step", "error / last value's", _column(checks, "step"), columns)
+def errors(checks: Sequence[Check], before: Quality) -> figure:
+    """Error on held-back data before the fit and while it learned, for each step ahead."""
+    step = np.concatenate([[0.0], _column(checks, "step")])
+    looks = np.array([before.error, *(check.error for check in checks)])  # (1 + C, 1 + K)
+    p = _lines(
+        "step", "error / last value's", step, {f"{k} ahead": y for k, y in zip(before.steps, looks.T, strict=True)}
+    )
     _level(p, 1.0)
     return p
 
@@ -107,7 +123,7 @@ def errors(checks: Sequence[Check], steps: Sequence[int]) -> figure:
 def learning_rate(checks: Sequence[Check]) -> figure:
     """The learning rate as scheduled."""
     p = _lines("step", "learning rate", _column(checks, "step"), {"rate": _column(checks, "learning_rate")})
-    p.yaxis.formatter = NumeralTickFormatter(format="0.0e+0")
+    p.yaxis.formatter = PrintfTickFormatter(format="%.3g")
     return p
 
 
@@ -182,7 +198,7 @@ def against_forecast(r: Residuals, rng: np.random.Generator) -> figure:
 
 def autocorrelation(r: Residuals) -> figure:
     """Of one-step residuals, mean over the series; dashed: what chance gives one series."""
-    values, count = r.autocorrelation(_LAGS)
+    values, count = r.autocorrelation(LAGS)
     p = _figure("lag, readings", "autocorrelation")
     lag = np.arange(1.0, len(values) + 1)
     p.segment(lag, np.zeros(len(lag)), lag, values, color=BLUE, line_width=4)
@@ -208,7 +224,7 @@ def calibration(r: Residuals) -> figure:
     p.x_range = p.y_range = Range1d(start=-0.02, end=1.02)
     for axis in p.axis:
         axis.formatter = NumeralTickFormatter(format="0%")
-        axis.ticker = [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]
+        axis.ticker = [0.05, 0.25, 0.5, 0.75, 0.95]
     return p
 
 
@@ -236,7 +252,7 @@ def by_horizon(r: Residuals) -> figure:
     x = np.arange(float(len(names)))
     source = ColumnDataSource({"x": x, "mean": mean, "low": low, "high": high})
     p.vbar("x", top="mean", width=0.5, color=SKY, source=source)
-    p.add_layout(Whisker(base="x", lower="low", upper="high", source=source, line_color="black"))
+    p.add_layout(Whisker(base="x", lower="low", upper="high", source=source, line_color="black", level="overlay"))
     _level(p, 1.0)
     p.xaxis.ticker = list(range(len(names)))
     p.xaxis.major_label_overrides = dict(enumerate(names))

@@ -21,15 +21,16 @@ TEMPLATE = """<!DOCTYPE html>
   .note { color: var(--soft); font-size: 13px; min-height: 2.9em; }
   .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 16px; }
   .card { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; min-width: 0; }
-  .wide { grid-column: 1 / -1; }
+  .wide { grid-column: 1 / -1; } .wide .note { min-height: 0; }
   .finding { background: #fff; border: 1px solid var(--line); border-left: 6px solid var(--mark); border-radius: 6px;
              padding: 12px 16px; margin-bottom: 10px; max-width: 1000px; }
   .finding b { color: var(--mark); margin-right: 6px; }
   .serious { --mark: #a63c00; } .warning { --mark: #9a6a00; } .hint { --mark: #0072b2; } .good { --mark: #00724f; }
-  .try { margin: 4px 0 0; }
+  .try { margin: 4px 0 0; } .finding code { white-space: nowrap; }
   table { border-collapse: collapse; width: 100%; font-size: 14px; }
   th, td { text-align: left; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top;
            overflow-wrap: anywhere; }
+  thead th { font-size: 13px; }
   tr:last-child > * { border-bottom: 0; }
   th { font-weight: 600; }
   td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
@@ -48,8 +49,8 @@ TEMPLATE = """<!DOCTYPE html>
 {% for finding in findings %}
 <section class="finding {{ finding.severity }}">
   <h3><b>{{ marks[finding.severity] }}</b>{{ finding.what }}</h3>
-  <p>{{ finding.evidence }}</p>
-  <p class="try"><strong>Try next:</strong> {{ finding.try_next }}</p>
+  <p>{{ code(finding.evidence) }}</p>
+  <p class="try"><strong>Try next:</strong> {{ code(finding.try_next) }}</p>
 </section>
 {% endfor %}
 
@@ -84,14 +85,14 @@ TEMPLATE = """<!DOCTYPE html>
   </section>
 </div>
 
-{% for section in sections %}
-<h2>{{ section.title }}</h2>
+{% for title, panels in sections %}
+<h2>{{ title }}</h2>
 <div class="grid">
-  {% for panel in section.panels %}
+  {% for panel, chart in panels %}
   <section class="card{{ ' wide' if panel.wide }}">
     <h3>{{ panel.title }}</h3>
     <p class="note">{{ panel.note }}</p>
-    {{ panel.chart }}
+    {{ chart }}
   </section>
   {% endfor %}
 </div>

@@ -98,6 +98,11 @@ def last_quarter(curve: Floats) -> float:
     return float(curve[-max(1, len(curve) // 4) :].mean())
 
 
+def clipping(recipe: Recipe) -> float:
+    """The norm that gradients are clipped to, all together: each member of an ensemble is clipped on its own."""
+    return float(recipe.plan.clip * len(recipe.network.cells) ** 0.5)
+
+
 def slower(log: Evidence) -> str:
     """The advice that is first in most cases."""
     rate, warm_up = log.recipe.plan.learning_rate / 10, 2 * log.recipe.plan.warm_up or 60

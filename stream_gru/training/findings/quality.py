@@ -24,8 +24,8 @@ def worse_than_last_value(log: Evidence) -> Finding | None:
         "serious" if any(not log.quality.error[k] < _WORSE for k in bad) else "warning",
         "No better than repeating the last value",
         f"Error divided by that of repeating the last value, on held-back data: {errors}.",
-        "The series may be a random walk, which nothing forecasts better. Else train for longer, start from the "
-        "package's bundle, or give the network more to go by: context.hour, context.weekday, covariates.",
+        "Train for longer, start from the package's bundle, or give the network more to go by: context.hour, "
+        "context.weekday, covariates. A random walk is forecast no better by anything.",
     )
 
 
@@ -37,13 +37,17 @@ def miscalibrated(log: Evidence) -> Finding | None:
         return None
     worst = max(bad, key=lambda k: abs(off[k]))
     covered = ", ".join(f"{log.quality.coverage[k]:.1%} at {ahead(log.quality.steps[k])}" for k in bad)
+    wide = off[worst] > 0
     return Finding(
         "miscalibrated",
         "serious" if abs(off[worst]) > _MISSED_MUCH else "warning",
-        f"The 90% interval is too {'wide' if off[worst] > 0 else 'narrow'}",
+        f"The 90% interval is too {'wide' if wide else 'narrow'}",
         f"On held-back data it holds {covered}.",
-        "The held-back part may differ from what came before it: more, or more recent, training data. Too narrow goes "
-        "with overfitting as well; too wide with a fit that was too short or a series that hardly ever moves.",
+        "Train for longer, or look for outliers in the training data, which intervals learn to hold. For series that "
+        "hardly ever move it is right: their values lie on the bounds."
+        if wide
+        else "Train for longer if the loss was still falling. Else the held-back part may differ from what came before "
+        "it: more, or more recent, training data; or the network is overfitted.",
     )
 
 

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stream_gru.training.findings.evidence import Evidence, Finding, Rule, last_quarter, second_half, slower, typical
+from stream_gru.training.findings.evidence import (
+    Evidence,
+    Finding,
+    Rule,
+    clipping,
+    last_quarter,
+    second_half,
+    slower,
+    typical,
+)
 
 _CUT = 10.0  # times the clipping norm: a step that was cut to a tenth is led by its largest outliers
 _CUT_MUCH = 100.0
@@ -17,8 +26,7 @@ _GROWN = 5.0  # times the first weights' norm: hours of fitting bring a healthy 
 
 def exploding_gradients(log: Evidence) -> Finding | None:
     """Norms far above what they are clipped to."""
-    norm, members = log.column("gradient_norm"), len(log.recipe.network.cells)
-    clip = log.recipe.plan.clip * members**0.5  # each member is clipped on its own
+    norm, clip = log.column("gradient_norm"), clipping(log.recipe)
     if not len(norm):
         return None
     late, largest = typical(norm), float(np.nanmax(norm, initial=0.0))
