@@ -71,7 +71,10 @@ def _next(advice: Advice, out: Path | None) -> str:
     command = f"stream-gru train FILE... --recipe {out or 'recipe.toml'}{advice.flag} --out my-bundle"
     if advice.start == "packaged":
         return f"The packaged model needs no recipe; to fine-tune it once there is more: {command}"
-    return f"Next, with the same --time, --value and --key: {command}"
+    text = f"Next, with the same --time, --value and --key: {command}"
+    if advice.start == "scratch":
+        text += "\nOr leave out FILE to fit it on made-up series first, and fine-tune what comes of it with --start."
+    return text
 
 
 def _plain(measured: Traits, advice: Advice, verdict: Verdict | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from stream_gru.errors import DataError
 from stream_gru.models import bundle
 from stream_gru.models.bundle import Bundle, Description
 from stream_gru.models.forecaster import Forecaster
-from stream_gru.tools.advise import Advice, Start, advise
+from stream_gru.tools.advise import Advice, Reason, Start, advise
 from stream_gru.tools.traits import Traits
 from stream_gru.training import data
 from stream_gru.training.comparison.skill import forecasts
@@ -84,7 +84,9 @@ def verify(
         return Verdict(advice, [first, second], f"Confirmed: its error is {difference} lower than of {second.name}.")
     if -gain > doubt:
         said = f"Overturned: the error of {second.name} is {difference} lower, so that is the advice now."
-        return Verdict(other, [first, second], said)
+        why = f"its error in a back-test was {difference} lower than of {first.name}"
+        reasons = [Reason("start", second.name, why, "fair"), *other.reasons]
+        return Verdict(replace(other, reasons=reasons), [first, second], said)
     return Verdict(advice, [first, second], f"Undecided: a difference of {difference} may be chance; the advice stays.")
 
 

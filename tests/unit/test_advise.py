@@ -301,6 +301,7 @@ def test_a_back_test_overrules_the_advice(
     verdict = trial.verify(advise.advise(traits()), history(np.arange(9.0)), traits(), 3.0)
     assert verdict.advice.start == start
     assert verdict.said.startswith(said)
+    assert verdict.advice.reasons[0].about == "start"
     fitted, packaged = tried
     assert fitted.recipe is not None
     assert (fitted.recipe.plan.minutes, fitted.recipe.plan.steps) == (3.0, None)
