@@ -20,7 +20,7 @@ from stream_gru.models import bundle
 from stream_gru.models.block import Block
 from stream_gru.models.bundle import Description
 from stream_gru.models.cells.gru import GRU
-from stream_gru.models.network import Network, compose
+from stream_gru.models.network import VARIANTS, Network, compose
 from stream_gru.training import compare, data
 from stream_gru.training.comparison import claims, cost, skill, table
 from stream_gru.training.comparison.reach import reach, sensitivity
@@ -192,6 +192,20 @@ def test_the_reach_is_that_of_inference() -> None:
     first, again = (sensitivity(network, x, farthest=30) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert network.training
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_has_a_cost_and_a_reach(name: str) -> None:
+    torch.manual_seed(0)
+    network = VARIANTS[name].model_copy(update={"hidden": 8})
+    curve = sensitivity(compose(network, 3), torch.randn(24, 3, 3), farthest=20, looks=2)
+    assert np.isfinite(curve).all()
+    assert curve[0] > 0
+    description = Description(name="x", network=network, horizons=(3,))
+    forecaster = bundle.build(description)
+    assert cost.activations(forecaster, batch(waves(), description, 2, 16)) > 0
+    assert 0 < cost.cell_parameters(forecaster) < cost.parameters(forecaster)
+    cost.streaming_step(forecaster, 2)()
 
 
 # How good it is, by the readings seen

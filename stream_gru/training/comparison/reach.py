@@ -20,7 +20,8 @@ def sensitivity(network: Block, x: Tensor, farthest: int = FARTHEST, looks: int 
 
     x is (T, n, D); a T of `farthest` or less makes it shorter. One backward pass a moment gives all k: the outputs are
     summed with random signs, so that the squares are those of the whole Jacobian on average (Hutchinson 1989). The
-    network is taken in inference, without dropout.
+    network is taken in inference, without dropout, and alone: what its inputs remember by themselves, the smoothers of
+    `features`, comes on top.
     """
     was_training = network.training
     network.eval()
