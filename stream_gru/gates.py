@@ -44,27 +44,31 @@ class Histograms:
     """
 
     def __init__(self, network: Block, device: torch.device) -> None:
-        """Raises `BundleError` for a network without gates."""
-        self._counts: dict[str, Tensor] = {}  # (BINS,) each
-        self._sums: dict[str, Tensor] = {}  # ()
+        """Raises `BundleError` for a network without gates. Another one may be loaded later."""
+        self._device = device
+        self._totals: dict[str, tuple[Tensor, Tensor]] = {}  # counts (BINS,), sum ()
         for name in names(network):
-            self._counts[name] = torch.zeros(BINS, dtype=torch.int64, device=device)
-            self._sums[name] = torch.zeros((), dtype=torch.float64, device=device)
+            self._of(name)
 
     def __call__(self, network: Block, bodies: Tensor, x: Tensor, state: Tensor) -> None:
         """Count the gates of this step; see `Watch`."""
         every = -(-len(bodies) // _MOST)
         for name, gate in network.gates(x[::every], state[::every]).items():
-            if name in self._counts:  # another model may have been loaded since
-                for part in torch.split(gate.flatten(), _EXACT):
-                    self._counts[name] += torch.histc(part, BINS, 0, 1).to(torch.int64)
-                    self._sums[name] += part.sum(dtype=torch.float64)
+            counts, total = self._of(name)
+            for part in torch.split(gate.flatten(), _EXACT):
+                counts += torch.histc(part, BINS, 0, 1).to(torch.int64)
+                total += part.sum(dtype=torch.float64)
 
     def read(self) -> dict[str, Distribution]:
         """By the gates' names. From any thread; a step that runs meanwhile is in it or not, perhaps in part."""
-        return {
-            name: Distribution(_BOUNDS, self._counts[name].tolist(), self._sums[name].item()) for name in self._counts
-        }
+        totals = list(self._totals.items())
+        return {name: Distribution(_BOUNDS, counts.tolist(), total.item()) for name, (counts, total) in totals}
+
+    def _of(self, name: str) -> tuple[Tensor, Tensor]:
+        if name not in self._totals:
+            counts = torch.zeros(BINS, dtype=torch.int64, device=self._device)
+            self._totals[name] = counts, torch.zeros((), dtype=torch.float64, device=self._device)
+        return self._totals[name]
 
 
 class Recorder:
