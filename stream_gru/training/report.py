@@ -131,7 +131,8 @@ def _verdict(fitted: Fitted, found: list[Finding]) -> str:
         names = "; ".join(finding.what[0].lower() + finding.what[1:] for finding in grave)
         parts.append(f"To mend: {names}.")
     else:
-        parts.append("The log shows nothing wrong with the fit.")
+        hints = any(finding.severity == "hint" for finding in found)
+        parts.append(f"The log shows nothing wrong with the fit{'; a hint is below' if hints else ''}.")
     return " ".join(parts)
 
 

@@ -16,9 +16,10 @@ from stream_gru.training.prepare import Prepared
 
 Array = npt.NDArray[np.float32]
 
-_AT_ONCE = 64  # series: attention over a ring takes memory
+_AT_ONCE = 32  # series: attention over a ring takes memory
 _NORMAL_95 = 1.6449  # the 95% quantile of a normal distribution, in deviations
 _FLAT = 1e-6  # of the scale: the interval of a series that never moves has no width to divide by
+LAGS = 40  # of the autocorrelation: a day of hourly readings and more
 LEAST = 20  # readings for a series' own figures
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from stream_gru.context import Context
 from stream_gru.models.network import Network
 from stream_gru.training import data, fit, report
 from stream_gru.training import recipe as recipes
@@ -234,7 +235,11 @@ def test_worse_than_the_last_value(error: float, severity: str) -> None:
 def test_residuals_with_a_pattern() -> None:
     values = np.full(40, 0.02)
     values[23] = 0.35
-    assert "+0.35 at lag 24" in finding(replace(HEALTHY, autocorrelation=values), "pattern_left").evidence
+    log = replace(HEALTHY, autocorrelation=values)
+    assert "+0.35 at lag 24" in finding(log, "pattern_left").evidence
+    assert "context.hour=true" in finding(log, "pattern_left").try_next
+    told = replace(log, recipe=Recipe(context=Context(hour=True, weekday=True)))
+    assert "context" not in finding(told, "pattern_left").try_next
     assert kinds(replace(HEALTHY, autocorrelation=np.full(40, 0.1))) == ["nothing"]
 
 

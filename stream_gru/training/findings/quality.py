@@ -59,14 +59,16 @@ def pattern_left(log: Evidence) -> Finding | None:
     value = float(log.autocorrelation[lag])
     if abs(value) <= _REPEATS:
         return None
+    unset = [name for name in ("hour", "weekday") if not getattr(log.recipe.context, name)]
+    told = " and ".join(f"`--set context.{name}=true`" for name in unset)
+    calendar = f"If that is a day or a week, tell the network of it: {told}. " if unset else ""
     return Finding(
         "pattern_left",
         "hint",
         "Residuals follow a pattern that the network leaves unused",
         f"On held-back data the autocorrelation of its one-step residuals is {value:+.2f} at lag {lag + 1}.",
-        "If that is a day or week, tell the network: `--set context.hour=true`, `--set context.weekday=true`. Else "
-        f"train for longer, with more units, `--set network.hidden={2 * log.recipe.network.hidden}`, or with attention "
-        f"over more than {lag + 1} readings: `--set network.attention={max(32, 2 * (lag + 1))}`.",
+        f"{calendar}Train for longer, with more units, `--set network.hidden={2 * log.recipe.network.hidden}`, or with "
+        f"attention over more than {lag + 1} readings: `--set network.attention={max(32, 2 * (lag + 1))}`.",
     )
 
 
