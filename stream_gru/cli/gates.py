@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def gates(
-    series: Annotated[str | None, typer.Argument(metavar="[SERIES]", help="Of the topic, or of the file.")] = None,
+    series: Annotated[str | None, typer.Argument(metavar="SERIES", help="Of the topic, or of the file.")] = None,
     file: Annotated[Path | None, typer.Option(help="CSV or Parquet, instead of the topic of readings.")] = None,
     time: Annotated[str | None, typer.Option(help="The file's column with the time.")] = None,
     value: Annotated[str | None, typer.Option(help="The file's column with the values; several by commas.")] = None,
