@@ -30,8 +30,10 @@ def draw(
     features: Sequence[str],
     *,
     gates: Gates | None = None,
+    spans: Sequence[tuple[int, int]] = (),
 ) -> Path:
-    """Draw each series and feature of `table` into `target`, a PNG. Raises `DataError` where matplotlib is missing."""
+    """Draw each series and feature of `table` into `target`, a PNG; `spans`, from and to in epoch ms, are labelled
+    anomalies. Raises `DataError` where matplotlib is missing."""
     require()
     from matplotlib.figure import Figure
 
@@ -49,6 +51,9 @@ def draw(
         rows = np.flatnonzero(member == series)
         rows = rows[np.argsort(table.timestamp[rows], kind="stable")]
         time, here = table.timestamp[rows].astype("datetime64[ms]"), forecasts.take(rows)
+        for begin, end in np.array(spans, "datetime64[ms]").reshape(-1, 2):
+            if begin <= time[-1] and end >= time[0]:
+                above.axvspan(max(begin, time[0]), min(end, time[-1]), color="tab:orange", alpha=0.2, lw=0)
         _value(above, time, here, feature)
         label = " ".join([str(names[series]), features[feature] if len(features) > 1 else ""]).strip()
         if label != title:

@@ -1,0 +1,134 @@
+"""ETTh1 and M4 by the metrics of their authors, at the steps that the bundle forecasts.
+
+The published figures are means over every step of a long horizon; those at a few steps are fair only among
+themselves, so the baselines are given at the same steps, and seasonal naive over the whole horizon too, as a check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_gru.batch import Floats
+from stream_gru.evaluation import references
+from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.forecasters import BASELINES, predict
+from stream_gru.evaluation.panel import Panel, panel
+from stream_gru.evaluation.streaming import Predicted
+from stream_gru.evaluation.tables import Cell, Table
+
+OURS = "stream-gru"
+ETT_TRAIN, ETT_TEST, ETT_END = 8640, 11520, 14400  # rows: 12 months, 4 more, and 4 that are scored
+_ETT_HORIZON, _M4_HORIZON, _M4_SEASON = 96, 48, 24
+
+
+def ett_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
+    """MSE and MAE of values standardised by the first 12 months, for targets in the last 4 of 20 months."""
+    data = panel(cases)
+    train = np.stack([case.value[:ETT_TRAIN, 0] for case in cases])
+    spread = train.std(1)[data.series]
+    scored = (data.row >= min(ETT_TEST, int(np.diff(data.first).min()) // 2)) & (data.row < ETT_END)
+    rows: list[list[Cell]] = []
+    for name, found in _all(data, ours).items():
+        for k, step in enumerate(found.steps):
+            error = (data.target(step) - found.medians[:, k]) / spread
+            # A target counts, not the row that it is forecast from.
+            known = np.isfinite(error) & scored & (data.row + step < ETT_END)
+            if known.any():
+                rows.append([name, f"{step}", float(np.mean(error[known] ** 2)), float(np.mean(np.abs(error[known])))])
+    whole = f"mean of 1..{_ETT_HORIZON}"
+    naive = BASELINES["seasonal naive"]
+    check = predict(naive, data, range(1, _ETT_HORIZON + 1))
+    errors = [(data.target(s) - check.medians[:, k])[scored] / spread[scored] for k, s in enumerate(check.steps)]
+    flat = np.concatenate([error[np.isfinite(error)] for error in errors])
+    rows.append(["seasonal naive", whole, float(np.mean(flat**2)), float(np.mean(np.abs(flat)))])
+    rows += [[f"{name}, published", whole, *figures] for name, figures in references.ETTH1.items()]
+    return [Table("ETTh1, months 17-20, from each row", ("forecaster", "steps ahead", "MSE", "MAE"), rows)]
+
+
+def m4_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
+    """sMAPE, MASE and OWA from one origin, the end of each training part."""
+    data = panel(cases)
+    steps = [step for step in ours.steps if step <= _M4_HORIZON]
+    reference = _naive2(cases)
+    rows: list[list[Cell]] = []
+    for name, found in _all(data, ours).items():
+        made = {step: _at_origin(cases, data, found.medians[:, found.steps.index(step)]) for step in steps}
+        usable = [step for step in steps if np.isfinite(made[step]).all()]
+        if usable:
+            rows.append([name, ", ".join(map(str, usable)), *_m4(cases, made, reference, usable)])
+    horizon = range(1, _M4_HORIZON + 1)
+    seasonal = predict(BASELINES["seasonal naive"], data, horizon)
+    for name, made in (
+        ("seasonal naive", {s: _at_origin(cases, data, seasonal.medians[:, s - 1]) for s in horizon}),
+        ("Naive2", reference),
+    ):
+        rows.append([name, f"1..{_M4_HORIZON}", *_m4(cases, made, reference, list(horizon))])
+    rows += [[f"{name}, published, 414", f"1..{_M4_HORIZON}", *of] for name, of in references.M4.items()]
+    note = "forecasts from the end of the training part; OWA beside Naive2 at the same steps"
+    return [Table(f"M4 hourly, {len(cases)} series", ("forecaster", "steps ahead", "sMAPE", "MASE", "OWA"), rows, note)]
+
+
+def _all(data: Panel, ours: Predicted) -> dict[str, Predicted]:
+    return {OURS: ours, **{name: predict(make, data, ours.steps) for name, make in BASELINES.items()}}
+
+
+def _at_origin(cases: Sequence[Case], data: Panel, medians: npt.NDArray[np.float32]) -> Floats:
+    """(S,) of `medians` (N,), those made at the end of each training part."""
+    return medians[data.first[:-1] + [case.warm - 1 for case in cases]].astype(np.float64)
+
+
+def _m4(
+    cases: Sequence[Case], made: Mapping[int, Floats], reference: Mapping[int, Floats], steps: Sequence[int]
+) -> tuple[float, float, float]:
+    smape, mase = _errors(cases, made, steps)
+    smape2, mase2 = _errors(cases, reference, steps)
+    return smape, mase, (smape / smape2 + mase / mase2) / 2
+
+
+def _errors(cases: Sequence[Case], made: Mapping[int, Floats], steps: Sequence[int]) -> tuple[float, float]:
+    """Mean sMAPE in percent, and MASE by the seasonal naive errors within the training part."""
+    train = [case.value[: case.warm, 0] for case in cases]
+    scale = np.array([np.mean(np.abs(y[_M4_SEASON:] - y[:-_M4_SEASON])) for y in train])
+    smape, mase = [], []
+    for step in steps:
+        target = np.array([case.value[case.warm - 1 + step, 0] for case in cases])
+        error = np.abs(target - made[step])
+        smape.append(200 * np.mean(error / (np.abs(target) + np.abs(made[step]))))
+        mase.append(np.mean(error / scale))
+    return float(np.mean(smape)), float(np.mean(mase))
+
+
+def _naive2(cases: Sequence[Case]) -> dict[int, Floats]:
+    """The last value with a season: classical multiplicative decomposition where the autocorrelation at the season is
+    significant at 90%, as the competition's benchmark has it."""
+    m = _M4_SEASON
+    made = {step: np.empty(len(cases)) for step in range(1, _M4_HORIZON + 1)}
+    for i, case in enumerate(cases):
+        y = case.value[: case.warm, 0]
+        factors = _season(y, m) if _seasonal(y, m) else np.ones(m)
+        n = len(y)
+        for step, values in made.items():
+            values[i] = y[-1] / factors[(n - 1) % m] * factors[(n - 1 + step) % m]
+    return made
+
+
+def _seasonal(y: Floats, m: int) -> bool:
+    centred = y - y.mean()
+    power = float(centred @ centred)
+    if len(y) < 3 * m or power == 0:
+        return False
+    acf = np.array([centred[lag:] @ centred[:-lag] / power for lag in range(1, m + 1)])
+    return bool(abs(acf[-1]) > 1.645 * np.sqrt((1 + 2 * np.sum(acf[:-1] ** 2)) / len(y)))
+
+
+def _season(y: Floats, m: int) -> Floats:
+    """(m,) multiplicative factors with mean 1, by a centred moving average."""
+    weights = np.r_[0.5, np.ones(m - 1), 0.5] / m
+    ratio = np.full(len(y), np.nan)
+    ratio[m // 2 : len(y) - m // 2] = y[m // 2 : len(y) - m // 2] / np.convolve(y, weights, "valid")
+    factors = np.array([np.nanmean(ratio[k::m]) for k in range(m)])
+    seasonal: Floats = factors / factors.mean()
+    return seasonal

@@ -1,0 +1,74 @@
+"""What a suite leaves in a folder: one JSON object, a CSV a table, and pictures of three of its series."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from stream_gru.engine import Engine
+from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.suites import Report
+from stream_gru.tools import backtest
+from stream_gru.tools.history import History
+
+_PICTURES, _FEATURES, _ROWS = 3, 3, 5000  # of each suite at most
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """RESULT.json and a CSV for each table; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / f"{report.suite}.json"]
+    written[0].write_text(json.dumps(report.plain(), indent=1), "utf-8")
+    for table in report.tables:
+        written.append(folder / f"{report.suite}-{_slug(table.title)}.csv")
+        with written[-1].open("w", newline="", encoding="utf-8") as text:
+            writer = csv.writer(text)
+            writer.writerow(table.columns)
+            writer.writerows(table.rows)
+    return written
+
+
+def draw(suite: str, cases: Sequence[Case], bundle: Path | None, folder: Path) -> list[Path]:
+    """Pictures of three series that someone recorded, value, band, flags and labels. Raises `DataError` where
+    matplotlib is missing."""
+    from stream_gru.tools.plot import draw as picture
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for case in _chosen(cases):
+        features = case.value.shape[1]
+        table = History([case.name] * len(case), case.timestamp, case.value)
+        engine = Engine(bundle, features=features, capacity=1)
+        (forecasts,) = backtest.score(engine, [table], lambda _: None)
+        begin = max(min(case.windows[0][0] - _ROWS // 2 if case.windows else 0, len(case) - _ROWS), 0)
+        part = slice(begin, begin + _ROWS)
+        shown = replace(
+            table,
+            series=table.series[part],
+            timestamp=case.timestamp[part],
+            value=case.value[part],
+            covariates=np.empty(0),
+        )
+        spans = [(int(case.timestamp[a]), int(case.timestamp[b])) for a, b in case.windows]
+        target = folder / f"{suite}-{_slug(case.name)}.png"
+        names = [f"{i + 1}" for i in range(min(features, _FEATURES))]
+        paths.append(picture(target, case.name, shown, forecasts.take(part), names, spans=spans))
+    return paths
+
+
+def _chosen(cases: Sequence[Case]) -> list[Case]:
+    """Three of the recorded ones, those with labels first, spread over the list."""
+    real = [case for case in cases if not case.name.startswith("artificial")] or list(cases)
+    some = [case for case in real if case.windows] or real
+    at = np.unique(np.linspace(0, len(some) - 1, _PICTURES).round().astype(np.int64)).tolist()
+    return [some[i] for i in at]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-")
