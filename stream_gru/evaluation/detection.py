@@ -127,7 +127,8 @@ def skab_tables(
             flags: list[Bools] = list(parts)
             for a in (0, 1):
                 chosen = [i for i, h in enumerate(half) if h == a]
-                cut = skab.best_threshold(*(np.concatenate([x[i] for i in chosen]) for x in (parts, truths)), most)
+                score, label = (np.concatenate([column[i] for i in chosen]) for column in (parts, truths))
+                cut = skab.best_threshold(score, label, most)
                 flags = [parts[i] >= cut if half[i] != a else flag for i, flag in enumerate(flags)]
             title = f"{name}: tuned on one half, scored on the other{limited}"
             rows.append(_rates(title, np.concatenate(flags), truth, None))

@@ -45,47 +45,62 @@ class LastValue:
 
 
 class Ewma:
-    """Exponentially weighted moving average, smoothing .2."""
+    """Exponentially weighted moving average; of five smoothings the one that has erred least."""
+
+    smoothing = np.array([[0.05], [0.1], [0.35], [0.6], [0.85]])
+    rate = 0.03  # of the running errors
 
     def __init__(self, season: Ints) -> None:
-        self.level = np.full(len(season), np.nan)
+        self.level = np.full((len(self.smoothing), len(season)), np.nan)
+        self.error = np.zeros(self.level.shape)
 
     def update(self, x: Floats, present: Bools) -> None:
-        level = self.level[: len(x)]
-        np.copyto(level, np.where(np.isnan(level), x, level + 0.2 * (x - level)), where=present | np.isnan(level))
+        level, error = self.level[:, : len(x)], self.error[:, : len(x)]
+        moved = np.where(np.isnan(level), 0.0, x - level)
+        error += np.where(present, self.rate * (np.abs(moved) - error), 0)
+        level[:] = np.where(np.isnan(level), x, level + np.where(present, self.smoothing * moved, 0))
 
     def ahead(self, step: int, n: int) -> Floats:
-        return self.level[:n].copy()
+        return self.level[np.argmin(self.error[:, :n], axis=0), np.arange(n)]
 
 
 class HoltWinters:
-    """Additive, with the season of a day (Winters 1960); level .3, trend .05, season .1."""
+    """Additive, with the season of a day (Winters 1960), which begins as the first day's distance from its mean; until
+    then without one. Level .7, trend .01, season .3."""
 
-    alpha, beta, gamma = 0.3, 0.05, 0.1
+    alpha, beta, gamma = 0.7, 0.01, 0.3
 
     def __init__(self, season: Ints) -> None:
         self.period = season
         self.level = np.full(len(season), np.nan)
         self.trend = np.zeros(len(season))
         self.season = np.zeros((len(season), int(season.max())))
+        self.first = np.zeros_like(self.season)  # day
         self.t = 0
 
     def update(self, x: Floats, present: Bools) -> None:
         n = len(x)
-        level, trend, row, at = self.level[:n], self.trend[:n], np.arange(n), self.t % self.period[:n]
+        level, trend, row, period = self.level[:n], self.trend[:n], np.arange(n), self.period[:n]
+        at = self.t % period
         season = self.season[row, at]
         new = np.isnan(level)
         base = np.where(new, x, level + trend)
-        learned = base + self.alpha * np.where(present, x - season - base, 0)
-        learned[new] = x[new]
+        learned = base + self.alpha * np.where(present & ~new, x - season - base, 0)
         trend += np.where(new | ~present, 0, self.beta * (learned - level - trend))
-        self.season[row, at] += np.where(present & (self.period[:n] > 1), self.gamma * (x - learned - season), 0)
+        older = present & (period > 1) & (self.t >= period)
+        self.season[row, at] += np.where(older, self.gamma * (x - learned - season), 0)
         level[:] = learned
+        self.first[row, at] = x
+        for i in np.flatnonzero((self.t + 1 == period) & (period > 1)):
+            day = self.first[i, : period[i]]
+            self.season[i, : period[i]] = day - day.mean()
+            level[i] = day.mean()
         self.t += 1
 
     def ahead(self, step: int, n: int) -> Floats:
         at = (self.t - 1 + step) % self.period[:n]
-        return self.level[:n] + step * self.trend[:n] + self.season[np.arange(n), at]
+        made: Floats = self.level[:n] + step * self.trend[:n] + self.season[np.arange(n), at]
+        return made
 
 
 class SeasonalNaive:

@@ -77,7 +77,9 @@ def _all(data: Panel, ours: Predicted) -> dict[str, Predicted]:
 
 def _at_origin(cases: Sequence[Case], data: Panel, medians: npt.NDArray[np.float32]) -> Floats:
     """(S,) of `medians` (N,), those made at the end of each training part."""
-    return medians[data.first[:-1] + [case.warm - 1 for case in cases]].astype(np.float64)
+    ends = data.first[:-1] + np.array([case.warm - 1 for case in cases])
+    made: Floats = medians[ends].astype(np.float64)
+    return made
 
 
 def _m4(

@@ -12,6 +12,7 @@ from stream_gru.batch import Bools, Floats, Ints
 from stream_gru.evaluation.cases import Case, halves
 
 _DAY = 86_400_000
+_LONGEST = 1440
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Panel:
     last: Floats  # (N,) the value known before each reading, NaN before the first
     series: Ints  # (N,)
     row: Ints  # (N,) within the series
-    season: Ints  # (S,) readings a day, 1 where there is no more than one
+    season: Ints  # (S,) readings a day, 1 where they are not 2 to 1,440
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,7 +61,7 @@ def panel(cases: Sequence[Case]) -> Panel:
     before = np.r_[-1, np.maximum.accumulate(present)[:-1]]
     begins = np.repeat(first[:-1], lengths)
     last = np.where(before >= begins, y[before], np.nan)
-    season = [max(round(_DAY / max(float(np.median(np.diff(case.timestamp))), 1)), 1) for case in cases]
+    season = [_season(case) for case in cases]
     return Panel(
         tuple(case.name for case in cases),
         tuple(case.group for case in cases),
@@ -72,6 +73,13 @@ def panel(cases: Sequence[Case]) -> Panel:
         row,
         np.array(season),
     )
+
+
+def _season(case: Case) -> int:
+    steps = np.diff(case.timestamp)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    a_day = round(_DAY / usual) if usual > 0 else 1
+    return a_day if 2 <= a_day <= _LONGEST else 1
 
 
 def overall(groups: Sequence[str], values: Floats, chosen: Bools) -> float:

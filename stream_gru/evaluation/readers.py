@@ -145,7 +145,7 @@ def _univariate(cases: Sequence[Case], group: str) -> list[Case]:
     """A case a feature; of what has a part that is fed first and labels after it, that part."""
     split = []
     for case in cases:
-        end = case.warm if case.windows else len(case)
+        end = case.warm if case.warm and case.windows else len(case)
         for i in range(case.value.shape[1]):
             name = f"{case.name} {i + 1}" if case.value.shape[1] > 1 else case.name
             split.append(Case(name, case.timestamp[:end], case.value[:end, [i]], group=group))
