@@ -96,6 +96,19 @@ def test_a_loss_that_stays_where_it_was() -> None:
     assert "overfitting" not in kinds(log)
 
 
+def test_a_fit_that_ended_in_its_warm_up_needs_more_steps_not_smaller_ones() -> None:
+    flat = np.full(N, 3.0)
+    log = replace(
+        HEALTHY,
+        checks=checks(loss=flat, held_back=flat),
+        quality=replace(GOOD, error=[1.3, 1.1]),
+        recipe=Recipe(plan=Plan(warm_up=2000)),
+    )
+    advice = finding(log, "not_falling").try_next
+    assert "--steps 20000" in advice
+    assert "learning_rate" not in advice
+
+
 def test_a_loss_that_stays_good_is_but_a_hint() -> None:
     flat = np.full(N, 1.0)
     log = replace(HEALTHY, before=1.0, checks=checks(loss=flat, held_back=flat))

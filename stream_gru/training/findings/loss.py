@@ -7,6 +7,7 @@ import numpy as np
 from stream_gru.training.findings.evidence import HARDLY, Evidence, Finding, Rule, last_quarter, slower
 
 _LEAST_FALL = 0.01  # of the first loss: the running loss of healthy fits wavers by less than this
+_WARM = 2  # times the steps of the warm-up: with fewer it hardly learned at the rate that was asked for
 _RISE = 0.05  # of the first loss: more than wavering, it goes the wrong way
 _OVERFIT = 0.03  # held-back loss above its best: several times what it wavers by, since its windows stay the same
 _OVERFIT_MUCH = 0.15
@@ -41,10 +42,22 @@ def not_falling(log: Evidence) -> Finding | None:
         f"On held-back data it was {log.before:.4g} before the fit, {np.nanmin(log.held_back[1:]):.4g} at best and "
         f"{late_held_back:.4g} over the last checks; on training data {log.loss[0]:.4g} at the first check and "
         f"{late:.4g} over the last.",
-        slower(log)
-        if rising or poor
-        else "Nothing, if it began from weights that were good already; otherwise another learning rate than "
-        f"{log.recipe.plan.learning_rate:g}, three times more and less.",
+        _unstuck(log, rising=rising, poor=poor),
+    )
+
+
+def _unstuck(log: Evidence, *, rising: bool, poor: bool) -> str:
+    steps, plan = log.step[-1], log.recipe.plan
+    if rising or (poor and steps > _WARM * plan.warm_up):
+        return slower(log)
+    if poor:
+        return (
+            f"Train for longer: of {steps:,.0f} steps the first {min(plan.warm_up, steps):,.0f} went by while the "
+            f"learning rate warmed up. Try `--steps {max(10 * plan.warm_up, 4 * int(steps))}`."
+        )
+    return (
+        "Nothing, if it began from weights that were good already; otherwise another learning rate than "
+        f"{plan.learning_rate:g}, three times more and less."
     )
 
 
