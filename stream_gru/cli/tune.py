@@ -33,13 +33,13 @@ def tune(
     name: RecipeName = None,
     sampler: Annotated[Literal["grid", "random", "tpe"], typer.Option(help="tpe: Bayesian.")] = "tpe",
     hidden: Annotated[str | None, typer.Option(metavar="VALUES", help=f"Units of a cell. {_VALUES}")] = None,
-    layers: Annotated[str | None, typer.Option(metavar="VALUES")] = None,
-    dropout: Annotated[str | None, typer.Option(metavar="VALUES")] = None,
-    learning_rate: Annotated[str | None, typer.Option(metavar="VALUES")] = None,
+    layers: Annotated[str | None, typer.Option(metavar="VALUES", help="Cells on each other.")] = None,
+    dropout: Annotated[str | None, typer.Option(metavar="VALUES", help="0 to less than 1.")] = None,
+    learning_rate: Annotated[str | None, typer.Option(metavar="VALUES", help="As 1e-3..1e-2.")] = None,
     batch: Annotated[str | None, typer.Option(metavar="VALUES", help="Windows in a batch.")] = None,
     length: Annotated[str | None, typer.Option(metavar="VALUES", help="Readings in a window.")] = None,
     space: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML with a table [tune] of such values; options win.")
+        Path | None, typer.Option(metavar="FILE", help="TOML whose table tune holds such values; options win.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Make so many; else 20, or the whole grid.")] = None,
     minutes: Annotated[

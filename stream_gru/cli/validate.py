@@ -157,7 +157,8 @@ def _table(blocks: Sequence[Block], rolling: bool) -> Table:
     for head in ("ahead", *spreads):
         table.add_column(head if head != "mae" else "MAE", justify="right")
     for number, block in enumerate(blocks):
-        name = (str(number + 1), f"{block.trained:,}", f"{block.judged:,}", _day(block.begin))
+        learned = "-" if block.trained is None else f"{block.trained:,}"
+        name = (str(number + 1), learned, f"{block.judged:,}", _day(block.begin))
         for s, ahead in enumerate(block.score.steps):
             figures = (_figure(measure, getattr(block.score, measure)[s]) for measure in spreads)
             table.add_row(*(name if s == 0 else ("",) * len(name)), str(ahead), *figures)

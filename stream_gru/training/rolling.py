@@ -48,8 +48,9 @@ def by_origins(
 
     A recipe is fitted once, on the share before the first origin; a path is a bundle's folder; none: the package's.
     """
+    trained = None
     if not isinstance(model, Recipe):
-        engine, trained = _engine(model, history, device, threads), 0
+        engine = _engine(model, history, device, threads)
     else:
         past = history.between(0, plan.after)
         fitted = learn(model, past, "rolling", lambda now: tell("fit", now.progress), device)
@@ -108,7 +109,7 @@ def _without_missing(one: Series) -> Series:
     return Series(one.timestamp[real], one.value[real], one.feature, one.covariates[real], one.name)
 
 
-def rolling(tracks: Sequence[Track], steps: tuple[int, ...], plan: Origins, trained: int = 0) -> list[Block]:
+def rolling(tracks: Sequence[Track], steps: tuple[int, ...], plan: Origins, trained: int | None = None) -> list[Block]:
     """The errors from the origins of `plan`, in blocks of time.
 
     Raises `DataError` when no series has as many origins as there are blocks.

@@ -38,7 +38,7 @@ class Score:
 class Block:
     """One fold, or one block of origins."""
 
-    trained: int  # readings that the model learned from
+    trained: int | None  # readings that the model learned from; None: a bundle does not say
     judged: int  # readings after them in a fold; forecasts in a block
     begin: int  # epoch ms of the first of these, the earliest of all series
     end: int

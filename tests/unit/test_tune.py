@@ -35,6 +35,7 @@ BASE = recipe.load(
         "horizons": [2, 4],
         "data.length": 32,
         "data.batch": 4,
+        "data.scaling": "standard",
         "plan.steps": 4,
         "plan.check_every": 2,
         "plan.warm_up": 1,
