@@ -51,15 +51,15 @@ class Learner(LightningModule):
 
     def training_step(self, portion: Portion, index: int) -> Tensor | None:
         """The loss of a chunk; None if it is not finite, and then nothing is learned from it."""
-        before = self._states.pop(portion.slot, None) if portion.follows else None
+        carried = self._states.pop(portion.slot, None)
+        before = None
+        if portion.follows and carried is not None:
+            before = carried.to(portion.prepared.x.device)  # a checkpoint may have been written on another
         self.guard.remember()
-        if before is not None:
-            before = before.to(portion.prepared.x.device)  # a checkpoint may have been written on another
         forecast, after = objective.run(self.forecaster, portion.prepared, before)
         loss = objective.loss(forecast, portion.prepared)
         self._spoiled = not self.guard.admits(loss)
         if self._spoiled:
-            self._states.pop(portion.slot, None)
             return None
         self._states[portion.slot] = after.detach()
         self.readings += int(portion.prepared.length.sum())
@@ -72,7 +72,7 @@ class Learner(LightningModule):
         matrices: list[nn.Parameter] = []
         vectors: list[nn.Parameter] = []
         for parameter in self.forecaster.parameters():
-            (matrices if min(parameter.shape) > 1 and parameter.ndim > 1 else vectors).append(parameter)
+            (matrices if parameter.ndim > 1 and min(parameter.shape) > 1 else vectors).append(parameter)
         groups = [
             {"params": matrices, "weight_decay": self.plan.weight_decay},
             {"params": vectors, "weight_decay": 0.0},

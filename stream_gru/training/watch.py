@@ -177,7 +177,7 @@ class Watch(Callback):
         rows = _read(self._folder / NORMS) if self._learner.step else []
         if not self._learner.step:
             (self._folder / CHECKPOINT).unlink(missing_ok=True)  # of another fit, not to be resumed by mistake
-        _write(self._folder / NORMS, [columns, *(row for row in rows[1:] if int(row[0]) <= self._learner.step)])
+        _write(self._folder / NORMS, [columns, *(row for row in rows[1:] if row and int(row[0]) <= self._learner.step)])
 
     def _log_norms(self) -> None:
         gradients, weights = self._learner.gradients, norms_of(self._learner.forecaster)

@@ -151,7 +151,9 @@ def test_chunks_carry_the_state_and_cut_the_gradient() -> None:
     assert losses == pytest.approx([objective.loss(part, chunk).item() for part, chunk in parts], rel=1e-5)
     again = learner.training_step(portions.Portion(chunks[1], 0, False), 0)
     assert again is not None
-    assert again.item() != pytest.approx(losses[1], rel=1e-4)  # another window begins anew
+    assert again.item() != pytest.approx(losses[1], rel=1e-4)
+    anew = objective.loss(objective.run(forecaster, chunks[1])[0], chunks[1])
+    assert again.item() == pytest.approx(anew.item())  # another window begins anew
 
 
 def test_a_gradient_reaches_back_as_far_as_the_chunk(seen: list[dict[int, Tensor]]) -> None:
@@ -289,13 +291,14 @@ def test_a_bad_batch_leaves_those_that_it_is_accumulated_with(
         torch.testing.assert_close(gradient, seen[0][i] / 2)
 
 
-def test_a_bad_batch_takes_its_state_along(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_bad_batch_takes_its_state_along(follows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = make()
     learner = module.Learner(bundle.build(describe(asked)), asked)
     chunks = [portions.Portion(c, 0, i > 0) for i, c in enumerate(prepare(batches(1)[0], describe(asked)).split(16, 1))]
     spoil(monkeypatch, lambda count: count == 2, "loss")
     assert learner.training_step(chunks[0], 0) is not None
-    assert learner.training_step(chunks[1], 1) is None
+    assert learner.training_step(chunks[1]._replace(follows=follows), 1) is None
     after_bad = learner.training_step(chunks[2], 2)
     anew = learner.training_step(chunks[2]._replace(follows=False), 3)
     assert after_bad is not None
@@ -504,9 +507,11 @@ def test_a_resumed_fit_equals_one_that_was_never_interrupted(steps: int, accumul
     assert (tmp_path / "two" / "checks.csv").read_text().count("\n") == 1 + len(one.checks)
 
 
-def test_a_finished_fit_goes_on_with_more_steps(tmp_path: Path) -> None:
+def test_a_finished_fit_goes_on_with_more_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, lambda count: count == 2, "loss")
     run(make(plan__steps=5), folder=tmp_path)
     longer = run(make(plan__steps=9), folder=tmp_path, resume=True)
+    assert longer.skipped == 1
     assert (longer.steps, [check.step for check in longer.checks]) == (9, [5, 9])
     same = run(make(plan__steps=9), folder=tmp_path, resume=True)
     assert (same.steps, same.stopped, same.quality) == (9, "steps", longer.quality)
