@@ -123,6 +123,15 @@ def test_all_of_it_together_can_be_repeated(how: How) -> None:
             assert made.value[0, place] == made.value[0, place - 1]
 
 
+@pytest.mark.parametrize("how", [Augment(noise=0.5), Augment(warp=0.5)])
+def test_what_repeats_the_value_before_still_does(how: Augment) -> None:
+    made = augment.augment(windows(filled=True), how, "forward", rng(6))
+    filled = np.flatnonzero(~made.known[0, : made.length[0]])
+    assert len(filled) > 5
+    for place in filled:
+        assert made.value[0, place] == made.value[0, place - 1]
+
+
 def test_nothing_asked_for_changes_nothing() -> None:
     before = windows(filled=True)
     assert augment.augment(before, Augment(), "interpolate", rng()) == before

@@ -143,6 +143,8 @@ def test_batches_come_in_another_order_each_time_and_the_same_for_a_seed() -> No
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     assert any((a != b).any() for a, b in zip(first, other, strict=True))
     assert np.concatenate(first).tolist() != list(range(40))
+    together = {frozenset(rows.tolist()) for rows in first}
+    assert not together & {frozenset(rows.tolist()) for rows in other}  # nor do the same windows meet again
 
 
 def test_a_window_longer_than_the_budget_is_an_error() -> None:
