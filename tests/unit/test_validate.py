@@ -17,6 +17,7 @@ from stream_gru.engine import Engine
 from stream_gru.errors import DataError, TrainingError
 from stream_gru.models import bundle
 from stream_gru.models.forecaster import Forecaster
+from stream_gru.scaling import Scaling
 from stream_gru.training import data, objective, recipe, rolling, validate
 from stream_gru.training.fit import Fitted
 from stream_gru.training.prepare import prepare
@@ -252,6 +253,21 @@ def test_tracks_are_what_the_engine_says_reading_by_reading(tmp_path: Path, miss
                 said = np.array([step[name] for step in steps], float)[rows]
                 np.testing.assert_allclose(track.forecast[:, k, i], said, rtol=1e-6)
         np.testing.assert_allclose(track.forecast[:-1, 0, 0], table["yhat"].to_numpy()[rows][1:], rtol=1e-6)
+
+
+def test_each_feature_has_its_own_scale(tmp_path: Path) -> None:
+    made = tiny(tmp_path)
+    scaling = Scaling(kind="standard", loc=(10.0, 500.0), scale=(1.0, 40.0))
+    bundle.save(tmp_path, made.description.model_copy(update={"scaling": scaling}), made.forecaster)
+    one, other = series(60), series(60, 1)
+    value = np.stack([one.value, 50 * other.value], 1)
+    history = History([Series(one.timestamp, column, feature) for feature, column in enumerate(value.T)])
+    features = {"features": 2, "capacity": 2, "device": "cpu"}
+    tracks = rolling.tracks(Engine(tmp_path, **features), history)  # type: ignore[arg-type]  # three of its options
+    together = Engine(tmp_path, **features).score(["x"] * 60, one.timestamp, value)  # type: ignore[arg-type]  # as above
+    for name, track in zip(("value_1", "value_2"), tracks, strict=True):
+        said = together["yhat"].struct.field(name).to_numpy()
+        np.testing.assert_allclose(track.forecast[:-1, 0, 0], said[1:], rtol=1e-6)
 
 
 def test_no_forecast_knows_what_comes_after_its_origin(tmp_path: Path) -> None:
