@@ -105,7 +105,7 @@ async def test_a_worker_shows_its_gates_where_it_is_asked_to(settings: Settings,
         assert not [name for name, *_ in samples if name.startswith("gate_activation")]
         return
     stepped = sum(samples["readings_by_level_total", level] for level in ("warmup", "normal", "anomaly"))
-    assert 400 < stepped <= 500
+    assert stepped > 400
     for gate in ("update", "reset"):
         count = samples["gate_activation_count", gate]
         assert count == 64 * stepped, "ten series: every reading is counted"
