@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import logging
+import logging.handlers
 import math
 import signal
 import sys
@@ -463,7 +465,16 @@ def test_nothing_is_printed_or_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    heard = logging.handlers.BufferingHandler(1000)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(heard)
     run(make())
+    for logger in loggers:
+        logger.removeHandler(heard)
+    assert not heard.buffer
+    assert [logger.level for logger in loggers] == before
     assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
 
