@@ -43,7 +43,7 @@ class Check:
     seconds: float
     readings: int
     loss: float  # of training, a running mean; of a member
-    held_back: float  # loss
+    held_back: float  # loss of the members' averaged forecast
     learning_rate: float
     gradient_norm: float  # mean since the last check, before clipping
     weight_norm: float
