@@ -27,8 +27,8 @@ def read_topic(
 ) -> tuple[History, Progress]:
     """The series of `topics.readings`, up to what were the ends of its partitions at the start.
 
-    `limit` is how many records are read at most, the newest of each partition. Records that can't be decoded are
-    counted and left out. The same key on two partitions is two series, as for a worker. Raises
+    `limit` is how many records are read at most: the newest ones, the same share of each partition. Records that can't
+    be decoded are counted and left out. The same key on two partitions is two series, as for a worker. Raises
     `BrokerError`, and `DataError` if there is nothing to learn from.
     """
     return asyncio.run(_read(settings, limit, tell))
@@ -41,9 +41,10 @@ async def _read(settings: Settings, limit: int | None, tell: Callable[[Progress]
     async with tail.reader(settings, settings.topics.readings, from_beginning=True) as consumer:
         left = await tail.ends(consumer)
         if limit is not None:
-            share = -(-limit // max(len(left), 1))
-            for partition, end in left.items():
-                consumer.seek(partition, max(end - share, await consumer.position(partition)))
+            retained = {partition: end - await consumer.position(partition) for partition, end in left.items()}
+            total = sum(retained.values())
+            for partition, size in retained.items():
+                consumer.seek(partition, left[partition] - size * min(limit, total) // total)
         while left:
             polled = await consumer.getmany(timeout_ms=tail.POLL_MS)
             for partition, some in polled.items():
