@@ -32,7 +32,7 @@ def evaluate(
     the README says where each data set comes from.
     """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
     from stream_gru.evaluation import output, suites
 
@@ -44,9 +44,11 @@ def evaluate(
         require()
     console = Console(stderr=True)
     cases = suites.cases(suite, data, limit)
-    with Progress(console=console) as progress:
-        task = progress.add_task(suite.value, total=suites.values(cases))
+    columns = (SpinnerColumn(), *Progress.get_default_columns(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(suite.value, total=suites.values(cases) + 1)  # the last one: baselines and scores
         report = suites.run(suite, cases, data, bundle, threshold=threshold, tell=lambda n: progress.advance(task, n))
+        progress.advance(task)
     if out is not None:
         for path in [*output.write(report, out), *(output.draw(report.suite, cases, bundle, out) if plot else [])]:
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)

@@ -32,38 +32,40 @@ class Accuracy:
 def assess(panel: Panel, predicted: Predicted, judged: Bools) -> Accuracy:
     """`judged` (N,) are the readings that count, the same for all forecasters that are compared."""
     middle = predicted.quantiles[:, predicted.levels.index(0.5)]
-    error, naive = np.abs(panel.y - middle), np.abs(panel.y - panel.last)
+    move = panel.y - panel.last
+    error, naive = np.abs(move - middle), np.abs(move)
     spans = {(a, b): judged & (panel.row >= a) & (panel.row < b) for a, b in SPANS}
     low, high = (predicted.quantiles[:, predicted.levels.index(level)] for level in (0.05, 0.95))
     # Forecasts are kept in single precision: a value on the bound lies within.
-    room = 1e-6 * np.maximum(np.abs(panel.y), np.abs(panel.last))
-    inside = (panel.y >= low - room) & (panel.y <= high + room)
-    by_step = {}
+    room = 1e-6 * np.abs(move) + 1e-12 * np.abs(panel.y)
+    inside = (move >= low - room) & (move <= high + room)
+    by_step, now = {}, panel.known()
     for k, step in enumerate(predicted.steps):
         target = panel.target(step)
         median = predicted.medians[:, k]
-        known = np.isfinite(target) & np.isfinite(median) & np.isfinite(panel.y)
+        known = np.isfinite(target) & np.isfinite(median)
         if known.any():
-            by_step[step] = _ratio(panel, np.abs(target - median), np.abs(target - panel.y), known)
+            by_step[step] = _ratio(panel, np.abs(target - now - median), np.abs(target - now), known)
     return Accuracy(
         _ratio(panel, error, naive, judged),
-        _ratio(panel, crps(panel.y, predicted), naive, judged),
+        _ratio(panel, crps(move, predicted), naive, judged),
         {span: _ratio(panel, error, naive, mask) for span, mask in spans.items()},
         panel.mean(inside.astype(np.float64), judged & (panel.row >= TRACKED)),
         by_step,
     )
 
 
-def crps(y: Floats, predicted: Predicted) -> Floats:
-    """(N,) continuous ranked probability score: twice the pinball loss, averaged over `LEVELS`.
+def crps(move: Floats, predicted: Predicted) -> Floats:
+    """(N,) continuous ranked probability score of `move`, (N,) from the value before to the reading: twice the pinball
+    loss, averaged over `LEVELS`.
 
     A level that was not forecast is read off between its neighbours, or beyond the outermost two, linearly in normal
     scores (between 5%, 50% and 95%: as if either side were a normal distribution).
     """
     weights = _weights(predicted.levels, LEVELS)
-    total = np.zeros(len(y))
+    total = np.zeros(len(move))
     for level, weight in zip(LEVELS, weights, strict=True):
-        below = y - predicted.quantiles @ weight
+        below = move - predicted.quantiles @ weight
         total += 2 * np.maximum(level * below, (level - 1) * below)
     return total / len(LEVELS)
 

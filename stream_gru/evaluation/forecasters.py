@@ -61,7 +61,8 @@ class Ewma:
         level[:] = np.where(np.isnan(level), x, level + np.where(present, self.smoothing * moved, 0))
 
     def ahead(self, step: int, n: int) -> Floats:
-        return self.level[np.argmin(self.error[:, :n], axis=0), np.arange(n)]
+        best: Floats = self.level[np.argmin(self.error[:, :n], axis=0), np.arange(n)]
+        return best
 
 
 class HoltWinters:
@@ -191,12 +192,12 @@ def predict(make: Callable[[Ints], Forecaster], panel: Panel, steps: Sequence[in
         at = begins[:n] + t
         x = known[at]
         here = present[at] & np.isfinite(before[:n])
-        quantiles[at] = before[:n, None] + intervals.offsets(n)
+        quantiles[at] = (before[:n] - panel.last[at])[:, None] + intervals.offsets(n)
         intervals.update(np.where(here, x - before[:n], 0), here)
         started = np.isfinite(x)
         forecaster.update(np.where(started, x, 0.0), present[at])
         for k, step in enumerate(steps):
-            medians[at, k] = np.where(started, forecaster.ahead(step, n), np.nan)
+            medians[at, k] = np.where(started, forecaster.ahead(step, n) - x, np.nan)
         before[:n] = np.where(started, forecaster.ahead(1, n), np.nan)
     return Predicted(_LEVELS, quantiles, tuple(steps), medians)
 

@@ -21,8 +21,8 @@ def windowed_gaussian(case: Case) -> Floats:
     renewed = np.maximum(row - _WINDOW, 0) // _REFRESH * _REFRESH
     first, end = np.where(row < _WINDOW, 0, renewed), np.where(row < _WINDOW, row, renewed + _WINDOW)
     z = _z(case.value, first, end)
-    tail: Floats = 0.5 * torch.erfc(torch.from_numpy(z / np.sqrt(2))).numpy()
-    score: Floats = np.where(row > 0, 1 - tail.mean(1), 0.0)
+    tail = np.asarray(0.5 * torch.erfc(torch.from_numpy(z / np.sqrt(2))), np.float64)
+    score: Floats = np.where(row > 0, 1 - tail.mean(axis=1), 0.0)
     return score
 
 

@@ -157,7 +157,8 @@ def _packed(folder: Path, pattern: str, interval: int, features: int | None = No
     cases = []
     for file in sorted(folder.glob(pattern)):
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            # Opened here: numpy leaves a file that is no archive open.
+            with file.open("rb") as content, np.load(content, allow_pickle=False) as arrays:
                 train, test, label = (arrays[name] for name in ("train", "test", "label"))
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{file} must hold the arrays train, test and label: {error}") from None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from stream_gru.batch import Bools, Floats, Forecasts, Ints, Readings
 from stream_gru.engine import Engine
 from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.panel import panel
 
 _PORTION = 50_000  # values stepped between two reports of progress
 
@@ -30,12 +31,15 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Forecasts for the readings of univariate cases, one case after another, N in all."""
+    """Forecasts for the readings of univariate cases, one case after another, N in all.
+
+    In single precision, and therefore relative to the value known last: a counter of billions may move by one.
+    """
 
     levels: tuple[float, ...]
-    quantiles: npt.NDArray[np.float32]  # (N, L) one step ahead, of this very reading
+    quantiles: npt.NDArray[np.float32]  # (N, L) one step ahead, of this very reading, from the value before it
     steps: tuple[int, ...]
-    medians: npt.NDArray[np.float32]  # (N, K) made at this reading, for so many steps later
+    medians: npt.NDArray[np.float32]  # (N, K) of so many steps later, from this reading, or the last one before it
 
 
 def portions(engine: Engine, cases: Sequence[Case], handle: int = 0) -> Iterator[tuple[Ints, Forecasts]]:
@@ -82,6 +86,8 @@ def predict(bundle: Path | None, cases: Sequence[Case], tell: Tell) -> Predicted
     """The engine's forecasts of univariate cases. Raises `BundleError`."""
     engine = Engine(bundle, features=1, capacity=len(cases))
     steps, total = engine.steps, sum(map(len, cases))
+    data = panel(cases)
+    known = data.known()
     levels: tuple[float, ...] = ()
     quantiles, medians = np.empty((0, 0), np.float32), np.empty((total, len(steps)), np.float32)
     for here, forecasts in portions(engine, cases):
@@ -89,8 +95,8 @@ def predict(bundle: Path | None, cases: Sequence[Case], tell: Tell) -> Predicted
         if not levels:
             levels = tuple(found)
             quantiles = np.empty((total, len(levels)), np.float32)
-        quantiles[here] = np.stack(list(found.values()), axis=1)
-        medians[here] = forecasts.ahead[:, :, 0, 0]
+        quantiles[here] = np.stack(list(found.values()), axis=1) - data.last[here, None]
+        medians[here] = forecasts.ahead[:, :, 0, 0] - known[here, None]
         tell(len(here))
     return Predicted(levels, quantiles, steps, medians)
 
