@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stream_gru import detector, features
 from stream_gru.context import Context
 from stream_gru.engine import Engine
 from stream_gru.models import bundle
@@ -98,3 +99,42 @@ def test_a_bundle_of_several_scales_and_covariates_fills_its_own_feature(tmp_pat
     yhat = np.array([NAN if row["value_2"] is None else row["value_2"] for row in table["yhat"].to_list()])
     rows = slice(*np.flatnonzero(np.isfinite(one.value))[[0, -1]] + [0, 1])
     np.testing.assert_allclose(filled.value, np.where(np.isnan(one.value), yhat, one.value)[rows], rtol=1e-6)
+
+
+def served_as(folder: Path, how: str) -> Path:
+    start = bundle.load()
+    bundle.save(folder, start.description.model_copy(update={"missing": how}), start.forecaster)
+    return folder
+
+
+@pytest.mark.parametrize("how", ["forward", "forecast"])
+def test_any_batching_of_readings_with_gaps_gives_the_same(tmp_path: Path, how: str) -> None:
+    rng, n = np.random.default_rng(0), 200
+    names = [f"s{i % 3}" for i in range(n)]
+    value = rng.normal(size=(n, 2)).cumsum(0)
+    value[rng.random((n, 2)) < 0.3] = NAN
+    made = []
+    for size in (n, 37, 1):
+        engine = Engine(served_as(tmp_path, how), features=2, capacity=3, device="cpu")
+        parts = [slice(at, at + size) for at in range(0, n, size)]
+        tables = [engine.score(names[part], HOUR * np.arange(n)[part], value[part]) for part in parts]
+        made.append([list(row.values()) for table in tables for row in table["yhat"].to_list()])
+    whole, *others = (np.array(rows, float) for rows in made)
+    assert np.isfinite(whole[20:]).all()  # also of what was missing
+    for other in others:
+        np.testing.assert_allclose(other, whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("how", "moves"), [("mask", False), ("forward", True), ("forecast", True)])
+def test_a_value_of_our_own_moves_the_series_on_and_is_no_evidence(tmp_path: Path, how: str, moves: bool) -> None:
+    engine = Engine(served_as(tmp_path, how), capacity=1, device="cpu")
+    time = HOUR * np.arange(100)
+    engine.score(["a"] * 99, time[:99], np.random.default_rng(0).normal(size=99))
+    before = engine.arena.bodies.clone().view(-1)
+    (level,) = engine.score(["a"], time[99:], [None])["level"]
+    after = engine.arena.bodies.view(-1)
+    start = sum(features.FIELDS.values()) + 3 + engine.bundle.horizons[0]
+    judging = slice(start, start + sum(detector.FIELDS.values()))
+    assert level == "missing"
+    assert bool((after[judging] == before[judging]).all())
+    assert bool((after[:start] == before[:start]).all()) != moves
