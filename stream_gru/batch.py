@@ -51,7 +51,7 @@ class Readings:
 
 @dataclass(slots=True)
 class Forecasts:
-    """What the engine says of N readings, in their order. K farther horizons, F features.
+    """What the engine says of N readings, in their order. K steps ahead, F features.
 
     Intervals are central 90%. Values that do not exist (no forecast yet, a missing or late reading) are NaN.
     """
@@ -61,7 +61,7 @@ class Forecasts:
     lower: Floats  # (N, F)
     upper: Floats  # (N, F)
     spread: Floats  # (N, F) how far the members of an ensemble were apart on it, a standard deviation
-    ahead: Floats  # (N, K, 3, F) from here: (yhat, lower, upper) at each of the K horizons
+    ahead: Floats  # (N, K, 3, F) from here: (yhat, lower, upper) at each of the K steps, the next one first
     anomaly_score: Floats  # (N,) above 1 anomalous; how the series is now
     anomaly_grade: Floats  # (N,) 0-1
     is_anomaly: Bools  # (N,)

@@ -66,11 +66,11 @@ class Writer:
 
     def _spread(self, spread: Floats) -> Iterable[Any]:
         """(N, F) -> as `_quantity`, but nothing at all for what has none."""
-        none = np.isnan(spread).all(1)
-        if none.all():
+        absent: list[bool] = np.isnan(spread).all(axis=1).tolist()
+        if all(absent):
             return repeat(msgspec.UNSET)
         quantities = self._quantity(shorten(spread))
-        return [msgspec.UNSET if absent else q for absent, q in zip(none.tolist(), quantities, strict=True)]
+        return [msgspec.UNSET if nothing else q for nothing, q in zip(absent, quantities, strict=True)]
 
     def _ahead(self, ahead: Floats) -> list[tuple[ForecastStep, ...]]:
         """(N, K, 3, F) -> for each of N rows its K steps."""
