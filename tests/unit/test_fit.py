@@ -23,7 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from stream_gru.errors import TrainingError
 from stream_gru.models import bundle
 from stream_gru.training import data, fit, module, objective, portions, recipe
-from stream_gru.training.prepare import prepare
+from stream_gru.training.prepare import Prepared, prepare
 from stream_gru.training.schedules import Schedule
 from stream_gru.training.watch import Watch
 
@@ -219,6 +219,19 @@ def test_batches_prepared_together_are_as_if_alone() -> None:
     for windows, portion in zip(mixed, taken, strict=False):
         for one, other in zip(portion.prepared, prepare(windows, describe(asked)), strict=True):
             torch.testing.assert_close(one, other, equal_nan=True)
+
+
+def test_padding_is_passed_over() -> None:
+    """Whatever it holds, a window ends in the state, and has the forecasts, that it has without it."""
+    asked = make()
+    whole = prepare(batches(1, 2, 30)[0], describe(asked))
+    forecaster = bundle.build(describe(asked))
+    *columns, length = whole
+    padded = Prepared._make((*(nn.functional.pad(part, (0, 0, 0, 18), value=math.nan) for part in columns), length))
+    forecast, state = objective.run(forecaster, whole)
+    other, after = objective.run(forecaster, padded)
+    torch.testing.assert_close(after, state)
+    torch.testing.assert_close(other[..., :30, :], forecast)
 
 
 @pytest.mark.parametrize("clip", [1e6, 0.05])
