@@ -19,6 +19,8 @@ SHARES = (0.001, 0.01)  # of the normal rows
 PER_DAY = 1.0  # false alarms of a series
 _MOST_FAR = 20.0  # percent, of a second choice of the threshold for SKAB: the best F1 alone flags nearly each row
 _DEFAULT = 1.0  # the threshold of the product's own scores
+# Of each series by itself.
+_FIGURES = {"AUC-PR": ranking.average_precision, "VUS-PR": ranking.vus_pr, "best F1": ranking.best_f1}
 
 Scores = Mapping[str, Sequence[Floats]]  # by detector, (T,) of each case
 
@@ -168,12 +170,8 @@ def ranking_tables(
     by_case: list[list[Cell]] = []
     for name, found in {OURS: [one.score for one in judged], **baselines}.items():
         scores = _scored(cases, found)
-        each = [
-            (f(scores[i], truths[i]) for f in (ranking.average_precision, ranking.vus_pr, ranking.best_f1))
-            for i in some
-        ]
-        figures = [tuple(one) for one in each]
-        means = np.mean(figures, axis=0).tolist() if figures else [None] * 3
+        figures = [tuple(figure(scores[i], truths[i]) for figure in _FIGURES.values()) for i in some]
+        means = np.mean(figures, axis=0).tolist() if figures else [None] * len(_FIGURES)
         pooled = ranking.average_precision(np.concatenate(scores), np.concatenate(truths)) if some else None
         cuts = [ranking.threshold_for_share(scores, truths, share) for share in SHARES]
         cuts.append(ranking.threshold_for_alarms(scores, truths, days, PER_DAY))
@@ -183,7 +181,7 @@ def ranking_tables(
     kind = "univariate" if cases[0].value.shape[1] == 1 else "multivariate"
     for name, vus in references.TSB_AD[kind].items():
         rows.append([f"{name}, TSB-AD {kind}, other series", None, vus, None, None, None, None, None])
-    columns = ("detector", "AUC-PR", "VUS-PR", "best F1", "AUC-PR pooled")
+    columns = ("detector", *_FIGURES, "AUC-PR pooled")
     limits = [f"events at FAR {share:.1%}" for share in SHARES] + [f"events at {PER_DAY:g} alarm/day"]
     note = (
         f"means over {len(some)} series with anomalies; VUS-PR with buffers up to {ranking.BUFFER} rows; best F1: the "
@@ -193,7 +191,7 @@ def ranking_tables(
     return [
         Table(f"{suite}, {len(cases)} series", (*columns, *limits), rows, note),
         _flags(cases, judged, truths, days, threshold),
-        Table(f"{suite} by series", ("detector", "series", *columns[1:4]), by_case, shown=False),
+        Table(f"{suite} by series", ("detector", "series", *_FIGURES), by_case, shown=False),
     ]
 
 

@@ -30,7 +30,9 @@ def mean_z(case: Case) -> Floats:
     """Mean of |z| over the features, by the mean and deviation of the rows fed first; without any, of all rows before.
     (T,)"""
     row = np.arange(len(case))
-    return _z(case.value, np.zeros_like(row), np.full_like(row, case.warm) if case.warm else row).mean(1)
+    z = _z(case.value, np.zeros_like(row), np.full_like(row, case.warm) if case.warm else row)
+    mean: Floats = z.mean(axis=1)
+    return mean
 
 
 def random(case: Case) -> Floats:

@@ -22,7 +22,7 @@ from stream_gru.evaluation.tables import Cell, Table
 
 OURS = "stream-gru"
 ETT_TRAIN, ETT_TEST, ETT_END = 8640, 11520, 14400  # rows: 12 months, 4 more, and 4 that are scored
-_ETT_HORIZON, _M4_HORIZON, _M4_SEASON = 96, 48, 24
+_ETT_HORIZON, _M4_HORIZON, _DAY = 96, 48, 24
 
 
 def ett_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
@@ -32,23 +32,29 @@ def ett_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
     spread = train.std(1)[data.series]
     if int(np.diff(data.first).min()) < ETT_END:
         raise DataError(f"ETTh1 has fewer rows than the {ETT_END:,} that the protocol takes")
-    scored = (data.row >= ETT_TEST - 1) & (data.row < ETT_END)
     now = data.known()
+
+    def errors(medians: npt.NDArray[np.float32], step: int) -> Floats:
+        made_in_time = (data.row >= ETT_TEST - 1) & (data.row + step < ETT_END)
+        error = (data.target(step) - now - medians) / spread
+        kept: Floats = error[made_in_time & np.isfinite(error)]
+        return kept
+
     rows: list[list[Cell]] = []
     for name, found in _all(data, ours).items():
         for k, step in enumerate(found.steps):
-            error = (data.target(step) - now - found.medians[:, k]) / spread
-            known = np.isfinite(error) & scored & (data.row + step < ETT_END)
-            if known.any():
-                rows.append([name, f"{step}", float(np.mean(error[known] ** 2)), float(np.mean(np.abs(error[known])))])
+            if len(error := errors(found.medians[:, k], step)):
+                rows.append([name, f"{step}", *_squared_and_absolute(error)])
     whole = f"mean of 1..{_ETT_HORIZON}"
-    naive = BASELINES["seasonal naive"]
-    check = predict(naive, data, range(1, _ETT_HORIZON + 1))
-    errors = [(data.target(s) - now - check.medians[:, k])[scored] / spread[scored] for k, s in enumerate(check.steps)]
-    flat = np.concatenate([error[np.isfinite(error)] for error in errors])
-    rows.append(["seasonal naive", whole, float(np.mean(flat**2)), float(np.mean(np.abs(flat)))])
+    day = predict(BASELINES["seasonal naive"], data, range(1, _DAY + 1)).medians  # and each day after it the same
+    every = [errors(day[:, (step - 1) % _DAY], step) for step in range(1, _ETT_HORIZON + 1)]
+    rows.append(["seasonal naive", whole, *_squared_and_absolute(np.concatenate(every))])
     rows += [[f"{name}, published", whole, *figures] for name, figures in references.ETTH1.items()]
     return [Table("ETTh1, months 17-20, from each row", ("forecaster", "steps ahead", "MSE", "MAE"), rows)]
+
+
+def _squared_and_absolute(error: Floats) -> tuple[float, float]:
+    return float(np.mean(error**2)), float(np.mean(np.abs(error)))
 
 
 def m4_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
@@ -96,7 +102,7 @@ def _m4(
 def _errors(cases: Sequence[Case], made: Mapping[int, Floats], steps: Sequence[int]) -> tuple[float, float]:
     """Mean sMAPE in percent, and MASE by the seasonal naive errors within the training part."""
     train = [case.value[: case.warm, 0] for case in cases]
-    scale = np.array([np.mean(np.abs(y[_M4_SEASON:] - y[:-_M4_SEASON])) for y in train])
+    scale = np.array([np.mean(np.abs(y[_DAY:] - y[:-_DAY])) for y in train])
     smape, mase = [], []
     for step in steps:
         target = np.array([case.value[case.warm - 1 + step, 0] for case in cases])
@@ -109,7 +115,7 @@ def _errors(cases: Sequence[Case], made: Mapping[int, Floats], steps: Sequence[i
 def _naive2(cases: Sequence[Case]) -> dict[int, Floats]:
     """The last value with a season: classical multiplicative decomposition where the autocorrelation at the season is
     significant at 90%, as the competition's benchmark has it."""
-    m = _M4_SEASON
+    m = _DAY
     made = {step: np.empty(len(cases)) for step in range(1, _M4_HORIZON + 1)}
     for i, case in enumerate(cases):
         y = case.value[: case.warm, 0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stream_gru.batch import Bools, Floats
+from stream_gru.errors import DataError
 from stream_gru.evaluation import accuracy, forecasters, forecasting, origins, panel
 from stream_gru.evaluation.accuracy import assess, crps
 from stream_gru.evaluation.cases import Case
@@ -189,7 +190,8 @@ def test_the_tables_say_what_was_left_out_and_which_half_is_held_out() -> None:
     assert "4 series; 1 that never change" in totals.note
     name, mase, _, held, _ = totals.rows[0]
     assert isinstance(held, float)
-    assert (name, mase) == ("stream-gru", pytest.approx(math.sqrt(held), rel=0.1))  # the other half: 1
+    assert name == "stream-gru"
+    assert mase == pytest.approx(math.sqrt(held), rel=0.1)  # the other half: 1
     assert held > 2
     assert [row[0] for row in totals.rows[1:]] == list(forecasters.BASELINES)
     assert tables["MASE by data set"].columns == ("forecaster", "a", "b")
@@ -210,7 +212,9 @@ def test_m4_by_its_own_metrics() -> None:
     assert mase > 1e6  # nothing changed from day to day
 
 
-def test_ett_is_standardised_by_its_first_months_and_scored_in_the_last() -> None:
+def test_ett_is_standardised_by_its_first_months_and_scored_in_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, row in (("ETT_TRAIN", 300), ("ETT_TEST", 400), ("ETT_END", 600)):
+        monkeypatch.setattr(origins, name, row)
     values = np.random.default_rng(0).normal(5, 3, origins.ETT_END + 100).cumsum()
     values[origins.ETT_END :] = 1e9  # past what is scored
     case = Case("OT", np.arange(len(values)) * HOUR, values[:, None], group="ETTh1")
@@ -221,3 +225,13 @@ def test_ett_is_standardised_by_its_first_months_and_scored_in_the_last() -> Non
     moves = np.diff(values[origins.ETT_TEST - 1 : origins.ETT_END]) / values[: origins.ETT_TRAIN].std()
     np.testing.assert_allclose(np.array(rows["stream-gru", "1"]), [np.mean(moves**2), np.mean(np.abs(moves))])
     assert rows["last value", "1"] == rows["stream-gru", "1"]
+    by_hand = [
+        abs(values[origin + step] - values[origin - 23 + (step - 1) % 24])
+        for origin in range(399, 600)
+        for step in range(1, 97)
+        if origin + step < 600
+    ]
+    absolute = rows["seasonal naive", "mean of 1..96"][1]
+    assert absolute == pytest.approx(np.mean(by_hand) / values[: origins.ETT_TRAIN].std())
+    with pytest.raises(DataError, match="fewer rows"):
+        origins.ett_tables([case.head(500)], Predicted((0.5,), zeros[:500], (1,), zeros[:500]))
