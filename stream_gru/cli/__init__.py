@@ -67,7 +67,7 @@ _GROUPS: tuple[tuple[str, str, tuple[Callable[..., None], ...]], ...] = (
     ("topics", "Make the topics that a deployment needs, or check them.", (topics.create, topics.check)),
     ("state", "The state in the store.", (state.reset,)),
     ("command", "Ask running workers.", (command.reset, command.reload, command.report)),
-    ("bench", "Measure, beside yardsticks of the same run.", (bench.throughput, bench.gates)),
+    ("bench", "Measure, beside yardsticks of the same run.", (bench.throughput, bench.bundles, bench.gates)),
 )
 
 for _command in _COMMANDS:

@@ -37,6 +37,35 @@ def throughput(
     Console().print(table)
 
 
+def bundles(
+    folders: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Folders of bundles.")],
+    file: Annotated[list[Path], typer.Option(help="History to forecast, CSV or Parquet; may be repeated.")],
+    time: Annotated[str, typer.Option(help="The column with the time.")],
+    value: Annotated[str, typer.Option(help="The column with the values; several by commas.")],
+    key: Annotated[str | None, typer.Option(help="The column that names the series.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Size, speed and error of bundles beside the package's own: engine alone, one CPU thread, 4,096 series a step."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from stream_gru.bench.bundles import run
+    from stream_gru.training import data
+
+    progress = Console(stderr=True)
+    history = data.read(file, time, value.split(","), key)
+    result = run(folders, history, lambda text: progress.print(f"[dim]{text} ...[/dim]"))
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    table = Table("bundle", "parameters", "row, B", "readings/s", "of the package's", "error (coverage) by step ahead")
+    for name, row in result.items():
+        errors = ", ".join(f"{s}: {e:.3f} ({row['coverage'][s]:.0%})" for s, e in row["error"].items())
+        sizes = f"{row['parameters']:,}", f"{row['row_bytes']:,}", f"{row['readings_per_s']:,}", f"{row['ratio']:.2f}"
+        table.add_row(name, *sizes, errors)
+    Console().print(table)
+
+
 def gates(
     data: Annotated[Path, typer.Option(help="The folder that holds NAB.")],
     bundle: Annotated[Path | None, typer.Option(help="A bundle's folder; else the package's.")] = None,

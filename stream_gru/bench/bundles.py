@@ -1,0 +1,40 @@
+"""`stream-gru bench bundles`: what bundles cost in service, and how well they forecast one history, in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from stream_gru.engine import Engine
+from stream_gru.models import bundle as stored
+from stream_gru.training.comparison import cost
+from stream_gru.training.rolling import Origins, by_origins
+from stream_gru.training.series import History
+
+_BATCH = 4096  # series that are stepped at once
+_ROUNDS = 7
+
+
+def run(folders: Sequence[Path], history: History, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """By bundle, the package's first: parameters, bytes of a row, readings a second of the engine alone on one CPU
+    thread and its ratio to the package's, errors against repeating the last value and coverage of 90% for each step
+    ahead, cold start included. The timings take turns."""
+    bundles = [stored.load(), *map(stored.load, folders)]
+    tell("the time of a step")
+    tasks = {one.name: cost.engine_step(one.description, one.forecaster, _BATCH) for one in bundles}
+    seconds = cost.interleaved(tasks, _ROUNDS, cost.clock("cpu", 1))
+    rates = {name: _BATCH / cost.median(each) for name, each in seconds.items()}
+    rows = {}
+    for one, folder in zip(bundles, [None, *folders], strict=True):
+        tell(f"{one.name} over the history")
+        (block,) = by_origins(history, folder, Origins(blocks=1), device="cpu")
+        rows[one.name] = {
+            "parameters": cost.parameters(one.forecaster),
+            "row_bytes": Engine(folder, capacity=1, device="cpu").layout.row_bytes,
+            "readings_per_s": round(rates[one.name]),
+            "ratio": round(rates[one.name] / rates[bundles[0].name], 3),
+            "error": dict(zip(block.score.steps, block.score.error, strict=True)),
+            "coverage": dict(zip(block.score.steps, block.score.coverage, strict=True)),
+        }
+    return rows

@@ -1,0 +1,37 @@
+"""Bundles side by side: what is counted is exact, what is timed is only there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from typer.testing import CliRunner
+
+from stream_gru.cli import app
+from stream_gru.engine import Engine
+from stream_gru.models import bundle
+from stream_gru.models.network import Network
+
+
+def test_sizes_errors_and_ratios(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    description = bundle.Description(name="tiny", network=Network(cells=("rnn",), hidden=4), horizons=(5,))
+    made = bundle.save(tmp_path / "tiny", description, bundle.build(description))
+    file = tmp_path / "h.csv"
+    wave = np.sin(np.arange(400) / 5)
+    file.write_text("\n".join(["t,v", *(f"{1_700_000_000 + 60 * i},{v:.5f}" for i, v in enumerate(wave))]))
+    asked = ["bench", "bundles", str(tmp_path / "tiny"), "--file", str(file), "--time", "t", "--value", "v", "--json"]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    shipped, tiny = rows.values()
+    assert list(rows) == [bundle.load().name, made.name]
+    assert shipped["ratio"] == 1
+    assert tiny["readings_per_s"] > 0
+    assert tiny["parameters"] == sum(weight.numel() for weight in made.forecaster.parameters())
+    assert tiny["row_bytes"] == Engine(tmp_path / "tiny", capacity=1, device="cpu").layout.row_bytes
+    assert list(tiny["error"]) == ["1", "5"]
+    assert shipped["error"]["12"] < 0.9  # a sine is no random walk
+    assert all(0 <= share <= 1 for share in shipped["coverage"].values())
