@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stream_gru.batch import Floats
 from stream_gru.engine import Engine
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.suites import Report
@@ -42,9 +43,8 @@ def draw(suite: str, cases: Sequence[Case], bundle: Path | None, folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for case in _chosen(cases):
-        features = case.value.shape[1]
         table = History([case.name] * len(case), case.timestamp, case.value)
-        engine = Engine(bundle, features=features, capacity=1)
+        engine = Engine(bundle, features=case.value.shape[1], capacity=1)
         (forecasts,) = backtest.score(engine, [table], lambda _: None)
         begin = max(min(case.windows[0][0] - _ROWS // 2 if case.windows else 0, len(case) - _ROWS), 0)
         part = slice(begin, begin + _ROWS)
@@ -57,15 +57,27 @@ def draw(suite: str, cases: Sequence[Case], bundle: Path | None, folder: Path) -
         )
         spans = [(int(case.timestamp[a]), int(case.timestamp[b])) for a, b in case.windows]
         target = folder / f"{suite}-{_slug(case.name)}.png"
-        names = [f"{i + 1}" for i in range(min(features, _FEATURES))]
-        paths.append(picture(target, case.name, shown, forecasts.take(part), names, spans=spans))
+        features = _telling(shown.value)
+        told = forecasts.take(part)
+        told = replace(told, **{name: getattr(told, name)[:, features] for name in ("y", "yhat", "lower", "upper")})
+        names = [f"{i + 1}" for i in features]
+        paths.append(picture(target, case.name, shown, told, names, spans=spans))
     return paths
+
+
+def _telling(value: Floats) -> list[int]:
+    """The few of F features that go farthest from their median, in units of their usual distance from it."""
+    apart = np.abs(value - np.nanmedian(value, axis=0))
+    unusual = np.nanmax(apart, axis=0) / (np.nanmean(apart, axis=0) + 1e-9)
+    return sorted(np.argsort(-unusual, kind="stable")[:_FEATURES].tolist())
 
 
 def _chosen(cases: Sequence[Case]) -> list[Case]:
     """Three of the recorded ones, those with labels first, spread over the list."""
     real = [case for case in cases if not case.name.startswith("artificial")] or list(cases)
-    some = [case for case in real if case.windows] or real
+    some = [case for case in real if case.windows]
+    if len(some) < _PICTURES:
+        some += [case for case in real if not case.windows][: _PICTURES - len(some)]
     at = np.unique(np.linspace(0, len(some) - 1, _PICTURES).round().astype(np.int64)).tolist()
     return [some[i] for i in at]
 

@@ -17,12 +17,18 @@ BUFFER = 100  # rows, of the widest buffer around an anomaly in VUS-PR
 _GRID = 1000  # thresholds tried where false alarms a day are limited
 
 
-def average_precision(score: Floats, truth: Bools) -> float:
-    """Area under the precision-recall curve, as a sum over its steps."""
+def require() -> None:
+    """Raise `DataError` where scikit-learn is missing."""
     try:
-        from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]  # ships no types
+        import sklearn.metrics  # type: ignore[import-untyped]  # noqa: F401 - ships no types; only whether it is there
     except ImportError:
         raise DataError("AUC-PR needs scikit-learn: pip install 'stream-gru[training]'") from None
+
+
+def average_precision(score: Floats, truth: Bools) -> float:
+    """Area under the precision-recall curve, as a sum over its steps."""
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(truth, score))
 
 

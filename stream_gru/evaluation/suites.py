@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_gru.errors import DataError
-from stream_gru.evaluation import detection, forecasting, origins, readers, streaming
+from stream_gru.evaluation import detection, forecasting, origins, ranking, readers, streaming
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.judges import BASELINES
 from stream_gru.evaluation.streaming import Tell
@@ -91,6 +91,8 @@ def run(
         stepped = time.perf_counter()
         tables = _FORECASTING[suite](found, predicted)
     else:
+        if suite not in (Suite.nab, Suite.skab):
+            ranking.require()  # rather than after some minutes
         judged = streaming.judge(bundle, found, tell)
         stepped = time.perf_counter()
         baselines = {name: [judge(case) for case in found] for name, judge in BASELINES.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from stream_gru.cli import app
 from stream_gru.errors import DataError
+from stream_gru.evaluation import output
 from stream_gru.evaluation.suites import Suite
 from stream_gru.evaluation.tables import Table
 from tests import evaluation_data
@@ -85,8 +87,15 @@ def test_tables_and_pictures(data: Path, tmp_path: Path) -> None:
     result = evaluate("nab", "--data", data, "--out", tmp_path, "--plot")
     assert "stream-gru" in result.stdout
     assert "NAB by file" not in result.stdout
-    (picture,) = tmp_path.glob("*.png")
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [p.read_bytes()[:4] for p in tmp_path.glob("*.png")] == [b"\x89PNG"] * 2  # the labelled file, and the other
+
+
+def test_the_features_that_are_drawn_are_those_that_stand_out() -> None:
+    value = np.random.default_rng(0).normal(size=(300, 6))
+    value[:, 0] = 7
+    value[100, [1, 3, 5]] = 50
+    assert output._telling(value) == [1, 3, 5]
+    assert output._telling(value[:, :1]) == [0]
 
 
 def test_what_is_wrong_is_said(data: Path, tmp_path: Path) -> None:
@@ -97,6 +106,13 @@ def test_what_is_wrong_is_said(data: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["evaluate", "nab", "--data", str(data), "--plot"])
     assert result.exit_code == 2
     assert "--out" in result.output
+
+
+def test_scikit_learn_is_asked_for_at_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    with pytest.raises(DataError, match=r"scikit-learn.*training"):
+        evaluate("smd", "--data", data)
+    evaluate("nab", "--data", data, "--limit", 20)  # goes without
 
 
 def test_a_table_has_null_for_what_is_no_number() -> None:
