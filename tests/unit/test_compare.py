@@ -354,6 +354,7 @@ def test_tables_have_a_column_a_model() -> None:
     assert found["error against gru"] == ["", "+14.3%", "+28.6%"]
     assert found["error, trained on 10% (100)"] == ["0.700", "0.800", "0.900"]
     assert found["gradient reaches back, readings"] == ["60", "200+", "5"]
+    assert found["training, steps"] == ["5", "5", "5"]
     assert found["training step, ms"] == ["870.0", "1000.0", "300.0"]
     assert found["network's step of 1, us a reading"][2] == "3e+05"
     text = table.markdown(results, claims.judge(results)).splitlines()

@@ -119,7 +119,7 @@ def remembers(name: str, reaches: tuple[Sequence[int], Sequence[int]], said: Sai
     return Claim(f"the {name} remembers {said.text} steps", within(estimate, said.low, said.high), shown)
 
 
-def told(steps: Sequence[int], farthest: int) -> str:
+def told(steps: Sequence[int], farthest: float) -> str:
     """Reaches by seed as one text: 12-15, 200+."""
     few, many = min(steps), max(steps)
     text = f"{few}" if few == many else f"{few}-{many}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from stream_gru.training.comparison.results import Results
 from stream_gru.training.comparison.skill import POSITIONS
 
 Row = tuple[str, list[str]]
+_SCOPE = "by this data and plan"  # a longer fit may reach farther back, other data may ask for more memory
 
 
 def rows(results: Results) -> list[Row]:
@@ -26,6 +28,7 @@ def rows(results: Results) -> list[Row]:
         ("state of a series, bytes", [f"{size.state:,}" for size in sizes]),
         ("row of a series, bytes", [f"{size.row:,}" for size in sizes]),
         ("memory of a training step, MB", [f"{size.training / 1e6:.1f}" for size in sizes]),
+        ("training, steps", [told([trial.steps for trial in results.of(name)], math.inf) for name in names]),
         ("training, s", [_spread([trial.seconds for trial in results.of(name)], 1) for name in names]),
         ("training step, ms", [f"{1e3 * median(model.training_step):.1f}" for model in models]),
     ]
@@ -46,7 +49,7 @@ def markdown(results: Results, claims: Sequence[Claim]) -> str:
     parts = [_markdown([["", *results.models], numbers, *([name, *cells] for name, cells in rows(results))])]
     if claims:
         said = ([claim.claim, claim.verdict, claim.measured] for claim in claims)
-        parts.append(_markdown([["claim", "", "measured"], ["---"] * 3, *said]))
+        parts.append(_markdown([["claim", _SCOPE, "measured"], ["---"] * 3, *said]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -62,7 +65,7 @@ def tables(results: Results, claims: Sequence[Claim]) -> list[Table]:
     if not claims:
         return [main]
     colour = {"reproduced": "green", "refuted": "red", "undecided": "yellow"}
-    said = Table("claim", "", "measured", title="what is usually said")
+    said = Table("claim", _SCOPE, "measured", title="what is usually said")
     for claim in claims:
         said.add_row(claim.claim, f"[{colour[claim.verdict]}]{claim.verdict}[/]", claim.measured)
     return [main, said]
