@@ -19,7 +19,7 @@ from stream_gru.training.recipe import Recipe, load
 Start = Literal["packaged", "fine-tune", "scratch"]
 Sure = Literal["sure", "fair", "guess"]
 
-# Readings: below FEW there is next to nothing to learn from. On ETTh1 and M4 hourly fine-tuning helped from the smallest
+# Readings: below FEW there is little to learn from. On ETTh1 and M4 hourly fine-tuning helped from the smallest
 # part tried, 2,500, on, and up to 100,000 it beat random weights each time; only above MANY another network may pay.
 FEW, MANY = 2_000, 250_000
 _STRONG = 0.3  # share of the variance that a period explains, to build a network for it
