@@ -77,8 +77,9 @@ def threshold_for_share(scores: Sequence[Floats], truths: Sequence[Bools], share
 
 def threshold_for_alarms(scores: Sequence[Floats], truths: Sequence[Bools], days: float, per_day: float) -> float:
     """The lowest threshold, and all above it, at which no more than `per_day` false alarms begin a day on average."""
-    pool = np.unique(np.concatenate(list(scores)))
-    grid = pool[np.unique(np.linspace(0, len(pool) - 1, _GRID).astype(np.int64))[::-1]]
+    pool = np.sort(np.concatenate(list(scores)))[::-1]
+    ranks = np.unique(np.geomspace(1, len(pool), _GRID).astype(np.int64)) - 1  # dense where alarms are few
+    grid = np.unique(pool[ranks])[::-1]
     lowest = float(grid[0])
     for threshold in grid.tolist():
         if sum(false_alarms(s > threshold, t) for s, t in zip(scores, truths, strict=True)) > per_day * days:

@@ -91,6 +91,13 @@ def test_events_at_limited_false_alarms() -> None:
     assert ranking.threshold_for_alarms([score], [truth], days=0.5, per_day=1) == 4
 
 
+def test_few_alarms_in_many_rows_still_find_their_threshold() -> None:
+    score = np.random.default_rng(0).random(100_000)
+    truth = np.zeros(100_000, np.bool_)
+    cut = ranking.threshold_for_alarms([score], [truth], days=10, per_day=1)
+    assert 8 <= ranking.false_alarms(score > cut, truth) <= 10
+
+
 def test_runs_and_halves() -> None:
     assert runs(np.array([1, 1, 0, 0, 1], np.bool_), 10) == ((10, 11), (14, 14))
     cases = [Case("x", np.arange(1), np.zeros((1, 1)), group=group) for group in "aababb"]
