@@ -9,8 +9,8 @@ from typing import Any
 from stream_gru.engine import Engine
 from stream_gru.models import bundle as stored
 from stream_gru.training.comparison import cost
+from stream_gru.training.data.series import History
 from stream_gru.training.rolling import Origins, by_origins
-from stream_gru.training.series import History
 
 _BATCH = 4096  # series that are stepped at once
 _ROUNDS = 7

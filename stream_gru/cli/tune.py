@@ -17,7 +17,7 @@ from stream_gru.cli.learning import Assign, Covariate, Files, Key, RecipeName, T
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from stream_gru.training.tune import Found, Tried
+    from stream_gru.training.tuning.tune import Found, Tried
 
 _VALUES = "16,32,64: one of these; 16..64: anything between; 32: that one."
 
@@ -73,9 +73,9 @@ def tune(
     from rich.console import Console
 
     from stream_gru.errors import DataError
-    from stream_gru.training import space as spaces
-    from stream_gru.training import tune as tool
-    from stream_gru.training.study import Search
+    from stream_gru.training.tuning import space as spaces
+    from stream_gru.training.tuning import tune as tool
+    from stream_gru.training.tuning.study import Search
 
     torch.set_num_threads(threads)
     asked = {"hidden": hidden, "layers": layers, "dropout": dropout, "learning_rate": learning_rate}

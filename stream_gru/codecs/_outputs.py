@@ -66,7 +66,7 @@ class Writer:
 
     def _spread(self, spread: Floats) -> Iterable[Any]:
         """(N, F) -> as `_quantity`, but nothing at all for what has none."""
-        absent: list[bool] = np.isnan(spread).all(axis=1).tolist()
+        absent: list[bool] = np.logical_and.reduce(np.isnan(spread), axis=1).tolist()
         if all(absent):
             return repeat(msgspec.UNSET)
         quantities = self._quantity(shorten(spread))

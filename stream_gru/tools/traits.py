@@ -13,7 +13,7 @@ import numpy as np
 
 from stream_gru.batch import Bools, Floats, Ints
 from stream_gru.tools.seasons import periods
-from stream_gru.training.series import History, Series
+from stream_gru.training.data.series import History, Series
 
 _MOST_SERIES = 200  # looked at closely, evenly picked
 _MOST_READINGS = 50_000  # of each, its last ones

@@ -19,12 +19,12 @@ from stream_gru.training import data, recipe
 from stream_gru.training.comparison import cost, skill
 from stream_gru.training.comparison.reach import FARTHEST, reach, sensitivity
 from stream_gru.training.comparison.results import Model, Results, Trial
+from stream_gru.training.data.windows import Windows
 from stream_gru.training.fit import fit
 from stream_gru.training.module import initialise
 from stream_gru.training.objective import evaluate
 from stream_gru.training.prepare import Prepared, prepare
 from stream_gru.training.recipe import Recipe
-from stream_gru.training.windows import Windows
 
 DEFAULT = ("gru", "lstm", "rnn")
 SHARES = (0.1, 0.3, 1.0)  # of the training part

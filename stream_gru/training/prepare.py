@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stream_gru import features
 from stream_gru.models.bundle import Description
-from stream_gru.training.windows import Windows, join
+from stream_gru.training.data.windows import Windows, join
 
 _SETTLED = 2  # readings before a forecast counts
 _LEAST_UNIT = 0.02  # of the series' own mean difference: a lucky streak of a flat series may not weigh more

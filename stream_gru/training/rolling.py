@@ -17,8 +17,8 @@ from stream_gru.errors import DataError
 from stream_gru.models import bundle as bundles
 from stream_gru.tools import backtest
 from stream_gru.tools.history import History as Table
+from stream_gru.training.data.series import History, Series
 from stream_gru.training.recipe import Recipe
-from stream_gru.training.series import History, Series
 from stream_gru.training.validate import Block, Score, learn, times
 
 _CLIP = (1e-3, 1e3)  # of the ratio of one series

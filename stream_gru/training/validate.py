@@ -13,14 +13,14 @@ import numpy as np
 
 from stream_gru.batch import Ints
 from stream_gru.errors import DataError, TrainingError
-from stream_gru.training.series import MIN_READINGS, History, Series
+from stream_gru.training.data.series import MIN_READINGS, History, Series
 
 if TYPE_CHECKING:
     from stream_gru.models.bundle import Description
     from stream_gru.models.forecaster import Forecaster
+    from stream_gru.training.data.windows import Windows
     from stream_gru.training.fit import Fitted, Report
     from stream_gru.training.recipe import Recipe
-    from stream_gru.training.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_gru.training import augment
-from stream_gru.training.missing import How
+from stream_gru.training.data import augment
+from stream_gru.training.data.missing import How
+from stream_gru.training.data.windows import Windows
 from stream_gru.training.recipe import Augment
-from stream_gru.training.windows import Windows
 
 LENGTHS = [200, 120, 2]
 

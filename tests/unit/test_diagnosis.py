@@ -10,12 +10,12 @@ from stream_gru.context import Context
 from stream_gru.models.network import Network
 from stream_gru.training import data, fit, report
 from stream_gru.training import recipe as recipes
-from stream_gru.training.diagnosis import RULES, Evidence, Finding, diagnose
+from stream_gru.training.data.series import History, Series
 from stream_gru.training.fit import Check, Fitted
-from stream_gru.training.norms import Norms
 from stream_gru.training.objective import Quality
 from stream_gru.training.recipe import Plan, Recipe
-from stream_gru.training.series import History, Series
+from stream_gru.training.report.diagnosis import RULES, Evidence, Finding, diagnose
+from stream_gru.training.report.norms import Norms
 
 N = 12  # checks
 GOOD = Quality((1, 12), [0.6, 0.7], [0.9, 0.89], 1.0)

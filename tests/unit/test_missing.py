@@ -11,8 +11,8 @@ from stream_gru.engine import Engine
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
 from stream_gru.scaling import Scaling
-from stream_gru.training.missing import SERVED, How, fill, forward, interpolate
-from stream_gru.training.series import Series
+from stream_gru.training.data.missing import SERVED, How, fill, forward, interpolate
+from stream_gru.training.data.series import Series
 
 NAN = np.nan
 HOUR = 3_600_000

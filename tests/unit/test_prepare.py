@@ -12,10 +12,11 @@ from stream_gru.engine import Engine
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
 from stream_gru.scaling import Scaling
-from stream_gru.training import missing, objective
+from stream_gru.training import objective
+from stream_gru.training.data import missing
+from stream_gru.training.data.series import Series
+from stream_gru.training.data.windows import Filled, Spans, Tape, Windows
 from stream_gru.training.prepare import Prepared, prepare
-from stream_gru.training.series import Series
-from stream_gru.training.windows import Filled, Spans, Tape, Windows
 
 N, T = 5, 70
 STANDARD = Scaling(kind="standard", loc=(20.0,), scale=(3.0,))

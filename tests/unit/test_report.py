@@ -11,13 +11,14 @@ import torch
 from stream_gru.errors import TrainingError
 from stream_gru.models import bundle
 from stream_gru.models.forecaster import Forecaster
-from stream_gru.training import facts, fit, norms, objective, report
+from stream_gru.training import fit, objective, report
 from stream_gru.training import recipe as recipes
 from stream_gru.training.data import Synthetic
 from stream_gru.training.fit import Fitted
 from stream_gru.training.prepare import Prepared, prepare
 from stream_gru.training.recipe import Recipe
-from stream_gru.training.residuals import Residuals, residuals
+from stream_gru.training.report import facts, norms
+from stream_gru.training.report.residuals import Residuals, residuals
 
 NAME = '<script>alert("ha")</script> & co'
 

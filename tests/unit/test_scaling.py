@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from stream_gru import scaling
 from stream_gru.scaling import Scaling
 from stream_gru.training import data, recipe
-from stream_gru.training.series import History, Series
+from stream_gru.training.data.series import History, Series
 
 NAN = np.nan
 VALUES = np.array([1.0, NAN, 2.0, 3.0, 4.0, 90.0])

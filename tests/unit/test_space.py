@@ -8,8 +8,9 @@ import pytest
 
 from stream_gru import toml
 from stream_gru.errors import SettingsError
-from stream_gru.training import recipe, space
-from stream_gru.training.space import Choice, Range
+from stream_gru.training import recipe
+from stream_gru.training.tuning import space
+from stream_gru.training.tuning.space import Choice, Range
 
 BASE = recipe.Recipe()
 

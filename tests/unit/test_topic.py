@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 
 from stream_gru.settings import Settings
 from stream_gru.tools import tail
-from stream_gru.training.topic import Progress, read_topic
+from stream_gru.training.data.topic import Progress, read_topic
 
 PLACE = TopicPartition("readings", 0)
 

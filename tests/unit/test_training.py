@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.training import synthetic
+from stream_gru.training.data import synthetic
 
 
 def test_made_up_series_are_whole_and_repeatable() -> None:

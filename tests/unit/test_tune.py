@@ -18,13 +18,14 @@ from stream_gru.engine import Engine
 from stream_gru.errors import BundleError, SettingsError, StreamGruError, TrainingError
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
-from stream_gru.training import data, fit, recipe, space, tune
-from stream_gru.training import study as studies
+from stream_gru.training import data, fit, recipe
+from stream_gru.training.data.series import History, Series
 from stream_gru.training.objective import Quality
-from stream_gru.training.series import History, Series
-from stream_gru.training.space import Choice, Range
-from stream_gru.training.study import Search
-from stream_gru.training.tune import Found, Tried
+from stream_gru.training.tuning import space, tune
+from stream_gru.training.tuning import study as studies
+from stream_gru.training.tuning.space import Choice, Range
+from stream_gru.training.tuning.study import Search
+from stream_gru.training.tuning.tune import Found, Tried
 
 BASE = recipe.load(
     None,

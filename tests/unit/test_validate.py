@@ -19,10 +19,10 @@ from stream_gru.models import bundle
 from stream_gru.models.forecaster import Forecaster
 from stream_gru.scaling import Scaling
 from stream_gru.training import data, objective, recipe, rolling, validate
+from stream_gru.training.data.series import History, Series
 from stream_gru.training.fit import Fitted
 from stream_gru.training.prepare import prepare
 from stream_gru.training.rolling import Origins, Track
-from stream_gru.training.series import History, Series
 from stream_gru.training.validate import Block, Score
 
 SMALL = {

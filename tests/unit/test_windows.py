@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_gru.errors import DataError
-from stream_gru.training.batches import group
-from stream_gru.training.missing import fill
-from stream_gru.training.series import Series
-from stream_gru.training.windows import Filled, Spans, Tape, Windows, join
+from stream_gru.training.data.batches import group
+from stream_gru.training.data.missing import fill
+from stream_gru.training.data.series import Series
+from stream_gru.training.data.windows import Filled, Spans, Tape, Windows, join
 
 MINUTE = 60_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.training.findings.evidence import HARDLY, Evidence, Finding, Rule, ahead
+from stream_gru.training.report.findings.evidence import HARDLY, Evidence, Finding, Rule, ahead
 
 _COVERAGE = 0.90  # of the interval, by its definition
 _MISSED = 0.04  # off the coverage: the deviation over thousands of dependent readings is about 0.01

@@ -10,14 +10,13 @@ import torch
 
 from stream_gru.errors import TrainingError
 from stream_gru.models.bundle import build
-from stream_gru.training import norms
-from stream_gru.training.diagnosis import Evidence, Finding, diagnose
-from stream_gru.training.facts import facts, settings
-from stream_gru.training.findings.evidence import clipping
-from stream_gru.training.page import TEMPLATE
 from stream_gru.training.prepare import Prepared
 from stream_gru.training.recipe import Recipe
-from stream_gru.training.residuals import LAGS, Residuals, residuals
+from stream_gru.training.report import facts, norms
+from stream_gru.training.report.diagnosis import Evidence, Finding, diagnose
+from stream_gru.training.report.findings.evidence import clipping
+from stream_gru.training.report.page import TEMPLATE
+from stream_gru.training.report.residuals import LAGS, Residuals, residuals
 
 try:
     from bokeh.embed import components
@@ -25,8 +24,8 @@ try:
     from jinja2 import Environment
     from markupsafe import Markup, escape
 
-    from stream_gru.training import panels
-    from stream_gru.training.panels import Section
+    from stream_gru.training.report import panels
+    from stream_gru.training.report.panels import Section
 except ImportError:
     raise TrainingError("a report needs the `training` extra: pip install 'stream-gru[training]'") from None
 
@@ -93,7 +92,7 @@ def _implied(fitted: Fitted) -> Recipe:
 def _render(fitted: Fitted, recipe: Recipe | None, found: list[Finding], sections: list[Section]) -> str:
     script, charts = components([panel.chart for section in sections for panel in section.panels])
     html = map(Markup, charts)
-    every, changed = settings(recipe or _implied(fitted))
+    every, changed = facts.settings(recipe or _implied(fitted))
     return (
         Environment(autoescape=True)
         .from_string(TEMPLATE)
@@ -103,7 +102,7 @@ def _render(fitted: Fitted, recipe: Recipe | None, found: list[Finding], section
             findings=found,
             marks=_MARKS,
             code=_code,
-            facts=facts(fitted),
+            facts=facts.facts(fitted),
             quality=list(zip(fitted.quality.steps, fitted.quality.error, fitted.quality.coverage, strict=True)),
             recipe_title="The recipe" if recipe else "The network",
             settings=every,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.training.findings.evidence import HARDLY, Evidence, Finding, Rule, last_quarter, slower
+from stream_gru.training.report.findings.evidence import HARDLY, Evidence, Finding, Rule, last_quarter, slower
 
 _LEAST_FALL = 0.01  # of the first loss: the running loss of healthy fits wavers by less than this
 _WARM = 2  # times the steps of the warm-up: with fewer it hardly learned at the rate that was asked for

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.training.findings import loss, quality, weights, work
-from stream_gru.training.findings.evidence import Evidence, Finding, Rule, Severity
+from stream_gru.training.report.findings import loss, quality, weights, work
+from stream_gru.training.report.findings.evidence import Evidence, Finding, Rule, Severity
 
 __all__ = ["RULES", "Evidence", "Finding", "diagnose"]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_gru.batch import Bools, Floats, Ints
-from stream_gru.training.missing import How, forward
+from stream_gru.training.data.missing import How, forward
+from stream_gru.training.data.windows import Windows
 from stream_gru.training.recipe import Augment
-from stream_gru.training.windows import Windows
 
 _SWINGS = 3  # of the speed in a window, at most
 

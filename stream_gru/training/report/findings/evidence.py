@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from stream_gru.batch import Floats
-from stream_gru.training.norms import Norms
 from stream_gru.training.objective import Quality
 from stream_gru.training.recipe import Recipe
+from stream_gru.training.report.norms import Norms
 
 if TYPE_CHECKING:  # it brings lightning, which rules on numbers don't need
     from stream_gru.training.fit import Check

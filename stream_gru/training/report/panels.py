@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from bokeh.plotting import figure
 
-from stream_gru.training import charts
-from stream_gru.training.norms import Norms
-from stream_gru.training.residuals import Residuals
+from stream_gru.training.report import charts
+from stream_gru.training.report.norms import Norms
+from stream_gru.training.report.residuals import Residuals
 
 if TYPE_CHECKING:  # it brings lightning, which a chart doesn't need
     from stream_gru.training.fit import Fitted

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from stream_gru.batch import Floats, Ints
-from stream_gru.training.series import Series
-from stream_gru.training.windows import Filled
+from stream_gru.training.data.series import Series
+from stream_gru.training.data.windows import Filled
 
 How = Literal["mask", "forward", "interpolate", "forecast"]
 

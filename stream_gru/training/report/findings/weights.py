@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stream_gru.training.findings.evidence import (
+from stream_gru.training.report.findings.evidence import (
     Evidence,
     Finding,
     Rule,

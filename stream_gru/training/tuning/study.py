@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from stream_gru.errors import SettingsError, TrainingError
-from stream_gru.training import space
-from stream_gru.training.space import Space
+from stream_gru.training.tuning import space
+from stream_gru.training.tuning.space import Space
 
 if TYPE_CHECKING:
     from optuna import Study

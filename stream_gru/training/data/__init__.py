@@ -14,13 +14,12 @@ from stream_gru.context import Context
 from stream_gru.errors import DataError
 from stream_gru.models.bundle import Description
 from stream_gru.tools import backtest
-from stream_gru.training import missing, synthetic
-from stream_gru.training.augment import augment
-from stream_gru.training.batches import group
+from stream_gru.training.data import augment, missing, synthetic
+from stream_gru.training.data.batches import group
+from stream_gru.training.data.series import MIN_READINGS, History, Series, columns
+from stream_gru.training.data.topic import Progress, read_topic
+from stream_gru.training.data.windows import Spans, Tape, Windows
 from stream_gru.training.recipe import Data, Recipe
-from stream_gru.training.series import MIN_READINGS, History, Series, columns
-from stream_gru.training.topic import Progress, read_topic
-from stream_gru.training.windows import Spans, Tape, Windows
 
 _AT_ONCE = 8  # batches that windows are drawn for, and grouped by length
 
@@ -73,7 +72,7 @@ class Synthetic:
         if not size:
             group(np.array([plan.length]), rng, plan.batch, plan.tokens)  # says why not
         while True:  # many series take little more time to make than few
-            drawn = augment(self.draw(size * _AT_ONCE, plan.length, rng), plan.augment, plan.missing, rng)
+            drawn = augment.augment(self.draw(size * _AT_ONCE, plan.length, rng), plan.augment, plan.missing, rng)
             for rows in np.split(np.arange(size * _AT_ONCE), _AT_ONCE):
                 yield drawn.take(rows)
 
@@ -118,7 +117,7 @@ class Recorded:
         while True:
             spans = self._sliding or self._anywhere(rng)
             for rows in group(spans.length, rng, plan.batch, plan.tokens):
-                yield augment(self._tape.cut(spans.take(rows)), plan.augment, plan.missing, rng)
+                yield augment.augment(self._tape.cut(spans.take(rows)), plan.augment, plan.missing, rng)
 
     def _anywhere(self, rng: np.random.Generator) -> Spans:
         batch = self._plan.batch if self._plan.tokens is None else max(self._plan.tokens // self._plan.length, 1)

@@ -12,10 +12,10 @@ from bokeh.models.annotations.legends import Legend
 from bokeh.plotting import figure
 
 from stream_gru.batch import Floats
-from stream_gru.training.findings.evidence import speed
-from stream_gru.training.norms import Norms
 from stream_gru.training.objective import Quality
-from stream_gru.training.residuals import LAGS, Residuals
+from stream_gru.training.report.findings.evidence import speed
+from stream_gru.training.report.norms import Norms
+from stream_gru.training.report.residuals import LAGS, Residuals
 
 if TYPE_CHECKING:
     from stream_gru.training.fit import Check

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.training.findings.evidence import Evidence, Finding, Rule, slower
+from stream_gru.training.report.findings.evidence import Evidence, Finding, Rule, slower
 
 _SLOWED = 0.6  # of the speed at first: a shared machine varies by less
 _MANY_SKIPPED = 0.01  # of the steps: about as rare as spikes in data; more means something systematic

@@ -11,7 +11,7 @@ import numpy as np
 from stream_gru import codecs
 from stream_gru.settings import Settings
 from stream_gru.tools import tail
-from stream_gru.training.series import History, columns
+from stream_gru.training.data.series import History, columns
 
 
 @dataclass(frozen=True, slots=True)

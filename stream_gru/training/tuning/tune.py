@@ -14,11 +14,12 @@ import torch
 from stream_gru import toml
 from stream_gru.errors import BundleError, TrainingError
 from stream_gru.models import bundle as bundles
-from stream_gru.training import data, fit, space
+from stream_gru.training import data, fit
+from stream_gru.training.data.series import History
 from stream_gru.training.recipe import Recipe
-from stream_gru.training.series import History
-from stream_gru.training.space import Number, Space
-from stream_gru.training.study import Search, opened
+from stream_gru.training.tuning import space
+from stream_gru.training.tuning.space import Number, Space
+from stream_gru.training.tuning.study import Search, opened
 
 if TYPE_CHECKING:
     from optuna import Study
