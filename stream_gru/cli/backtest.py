@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stream_gru import settings
-from stream_gru.cli.config import Assign, Config, flags
+from stream_gru.cli.config import Assign, Bundle, Config, flags
 from stream_gru.errors import DataError
 
 
@@ -34,6 +34,7 @@ def backtest(
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Also draw a picture of each file.")] = False,
     kind: Annotated[Kind, typer.Option("--format", help="Of the tables.")] = Kind.csv,
+    bundle: Bundle = None,
     config: Config = None,
     assign: Assign = None,
 ) -> None:
@@ -43,12 +44,12 @@ def backtest(
     from rich.table import Table
 
     from stream_gru.engine import Engine
-    from stream_gru.models import bundle
+    from stream_gru.models import bundle as bundles
     from stream_gru.tools import backtest as tool
 
-    loaded = settings.load(config, flags(assign))
+    loaded = settings.load(config, flags(assign, bundle))
     values = value.split(",")
-    wanted = bundle.load(loaded.model.bundle).description.context.covariates
+    wanted = bundles.load(loaded.model.bundle).description.context.covariates
     columns = covariate.split(",") if covariate else wanted
     if len(columns) != len(wanted):
         raise DataError(

@@ -18,9 +18,14 @@ Assign = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="A setting, as kafka.group_id=demo.")
 ]
 
+Bundle = Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder; else the setting model.bundle.")]
 
-def flags(assignments: list[str] | None) -> dict[str, Any]:
-    """``--set NAME=VALUE`` options as the flags that `settings.load` takes; VALUE is TOML or else plain text."""
+
+def flags(assignments: list[str] | None, bundle: Path | None = None) -> dict[str, Any]:
+    """``--set NAME=VALUE`` options, and the bundle, as the flags that `settings.load` takes.
+
+    VALUE is TOML or else plain text.
+    """
     parsed: dict[str, Any] = {}
     for assignment in assignments or []:
         name, equals, value = assignment.partition("=")
@@ -30,7 +35,7 @@ def flags(assignments: list[str] | None) -> dict[str, Any]:
             parsed[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             parsed[name.strip()] = value
-    return parsed
+    return parsed if bundle is None else parsed | {"model.bundle": bundle}
 
 
 def show(

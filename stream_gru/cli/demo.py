@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stream_gru import settings
-from stream_gru.cli.config import Assign, Config, flags
+from stream_gru.cli.config import Assign, Bundle, Config, flags
 from stream_gru.cli.running import until_stopped
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def demo(
     as_json: Annotated[
         bool, typer.Option("--json", help="No view; one JSON object with the figures as the last line.")
     ] = False,
+    bundle: Bundle = None,
     config: Config = None,
     assign: Assign = None,
 ) -> None:
@@ -41,7 +42,7 @@ def demo(
     from stream_gru.tools import demo as demos
     from stream_gru.tools.stage import stage
 
-    loaded = settings.load(config, flags(assign))
+    loaded = settings.load(config, flags(assign, bundle))
     console = Console(stderr=True)
     simulation = demos.simulation(rate, series, seed, duration, loaded.detector.min_n_samples_seen)
     try:

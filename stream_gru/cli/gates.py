@@ -12,7 +12,7 @@ import typer
 
 from stream_gru import settings
 from stream_gru.cli.backtest import Kind
-from stream_gru.cli.config import Assign, Config, flags
+from stream_gru.cli.config import Assign, Bundle, Config, flags
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +35,7 @@ def gates(
     out: Annotated[Path, typer.Option(help="The folder for the picture and the table.")] = Path(),
     kind: Annotated[Kind, typer.Option("--format", help="Of the table.")] = Kind.csv,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    bundle: Bundle = None,
     config: Config = None,
     assign: Assign = None,
 ) -> None:
@@ -47,7 +48,7 @@ def gates(
     from stream_gru.engine import Engine
     from stream_gru.tools import gates as tool
 
-    loaded, console = settings.load(config, flags(assign)), Console(stderr=True)
+    loaded, console = settings.load(config, flags(assign, bundle)), Console(stderr=True)
     if file is not None:
         if time is None or value is None:
             raise typer.BadParameter("--file needs --time and --value")
