@@ -13,18 +13,19 @@ from stream_gru.training.data.series import History
 from stream_gru.training.rolling import Origins, by_origins
 
 _BATCH = 4096  # series that are stepped at once
-_ROUNDS = 7
+_ROUNDS = 21
 
 
 def run(folders: Sequence[Path], history: History, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """By bundle, the package's first: parameters, bytes of a row, readings a second of the engine alone on one CPU
     thread and its ratio to the package's, errors against repeating the last value and coverage of 90% for each step
-    ahead, cold start included. The timings take turns."""
+    ahead, cold start included. The timings take turns, and a ratio is the median of those of each turn: machines are
+    noisy."""
     bundles = [stored.load(), *map(stored.load, folders)]
     tell("the time of a step")
     tasks = {one.name: cost.engine_step(one.description, one.forecaster, _BATCH) for one in bundles}
     seconds = cost.interleaved(tasks, _ROUNDS, cost.clock("cpu", 1))
-    rates = {name: _BATCH / cost.median(each) for name, each in seconds.items()}
+    own = seconds[bundles[0].name]
     rows = {}
     for one, folder in zip(bundles, [None, *folders], strict=True):
         tell(f"{one.name} over the history")
@@ -32,8 +33,8 @@ def run(folders: Sequence[Path], history: History, tell: Callable[[str], None] =
         rows[one.name] = {
             "parameters": cost.parameters(one.forecaster),
             "row_bytes": Engine(folder, capacity=1, device="cpu").layout.row_bytes,
-            "readings_per_s": round(rates[one.name]),
-            "ratio": round(rates[one.name] / rates[bundles[0].name], 3),
+            "readings_per_s": round(_BATCH / cost.median(seconds[one.name])),
+            "ratio": round(cost.median([a / b for a, b in zip(own, seconds[one.name], strict=True)]), 3),
             "error": dict(zip(block.score.steps, block.score.error, strict=True)),
             "coverage": dict(zip(block.score.steps, block.score.coverage, strict=True)),
         }
