@@ -60,6 +60,7 @@ class Forecasts:
     yhat: Floats  # (N, F) the one-step forecast that had been made for this reading
     lower: Floats  # (N, F)
     upper: Floats  # (N, F)
+    quantiles: Floats  # (N, Q, F) the same forecast at all levels of the model, rising
     spread: Floats  # (N, F) how far the members of an ensemble were apart on it, a standard deviation
     ahead: Floats  # (N, K, 3, F) from here: (yhat, lower, upper) at each of the K steps, the next one first
     anomaly_score: Floats  # (N,) above 1 anomalous; how the series is now

@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from stream_gru import detector, features, settings
+from stream_gru import calibration, detector, features, settings
 from stream_gru.arena import Arena
 from stream_gru.batch import Bools, Floats, Forecasts, Ints, Level, Readings, waves
 from stream_gru.errors import BundleError, DataError, SettingsError
@@ -83,18 +83,23 @@ class Engine:
             raise BundleError(f"{bundle.name} scales {scaled} features; the readings have {len(self.features)}")
         self.bundle = bundle
         self._forecaster = bundle.forecaster.to(self.device)
-        self._constants = features.Constants.on(self.device)
+        self._levels = torch.tensor(self._forecaster.levels, device=self.device)[:, None]
         self._limits = detector.Constants.on(self.device)
         network, description = self._forecaster.network, bundle.description
         self._parts = [features.OBSERVED, features.OBSERVED + len(detector.Youth._fields)]  # of `_columns`
         self._fills = description.missing != "mask"
-        columns = {**features.FIELDS, "pending": 3 + bundle.horizons[0], **detector.FIELDS}
+        levels = len(self._forecaster.levels)
+        columns = {"features": self._forecaster.features.size, "made": levels, "tracked": levels}
+        columns |= {"waiting": bundle.horizons[0], **detector.FIELDS}
         if self._forecaster.size > 1:
             columns["spread"] = 1
         self._sizes = list(columns.values())
-        self.layout = Layout(len(self.features), {**columns, "hidden": network.state_size})
-        hidden = network.initial_state(1).detach().cpu().numpy()
-        self.arena = Arena(self.layout, self.layout.fresh(hidden=hidden), self.capacity, self.device)
+        fields = {**columns, "hidden": network.state_size}
+        start: dict[str, npt.ArrayLike] = {"hidden": network.initial_state(1).cpu().numpy()}
+        if self._forecaster.features.table:
+            fields["table"], start["table"] = self._forecaster.features.table, np.nan
+        self.layout = Layout(len(self.features), fields)
+        self.arena = Arena(self.layout, self.layout.fresh(**start), self.capacity, self.device)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -174,6 +179,7 @@ class Engine:
             before,
             heads["since"].ravel()[pairs],
             seen.ravel()[pairs],
+            heads["base"].ravel()[pairs],
         )
         columns = self._columns(arrival, feature, covariates[of], fill)
         out = self._step(readings.slot[of] * y.shape[1] + feature, columns)
@@ -182,12 +188,12 @@ class Engine:
         judged = present & (seen >= self.detector.min_n_samples_seen)
         scores = np.zeros(y.shape)
         scores.ravel()[pairs] = out[0]
-        steps = np.full((3 * (2 + len(self.bundle.horizons)), y.size), np.nan)
+        levels, band = len(self._forecaster.levels), self._forecaster.band
+        steps = np.full((levels + 3 * len(self.steps), y.size), np.nan)
         steps[:, pairs] = out[1 : len(steps) + 1]
-        steps = steps.reshape(len(steps) // 3, 3, *y.shape)  # (2 + K, 3, B, F)
-        steps[0] += last
-        now = np.where(filled, steps[0, 0] if self.bundle.description.missing == "forecast" else last, y)
-        steps[1:] += now
+        made = steps[:levels].reshape(levels, *y.shape) + last
+        now = np.where(filled, made[band[0]] if self.bundle.description.missing == "forecast" else last, y)
+        ahead = steps[levels:].reshape(len(self.steps), 3, *y.shape) + now  # (1 + K, 3, B, F)
         spread = np.full(y.shape, np.nan)
         if self._forecaster.size > 1:
             spread.ravel()[pairs] = np.where(seen.ravel()[pairs] > 0, out[-1], np.nan)
@@ -203,6 +209,7 @@ class Engine:
         stepped = present | filled
         heads["seen"] = seen + stepped
         heads["last"] = np.where(stepped, now, last)
+        heads["base"] = np.where(stepped & np.isnan(heads["base"]), now, heads["base"])
         heads["since"] = np.where(stepped, readings.timestamp[:, None], heads["since"])
         heads["offset"] = np.where(live, readings.offset, heads["offset"])
         heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
@@ -211,11 +218,12 @@ class Engine:
         nothing = np.where(old_enough, 0, np.nan)
         return Forecasts(
             y,
-            steps[0, 0],
-            steps[0, 1],
-            steps[0, 2],
+            made[band[0]],
+            made[band[1]],
+            made[band[2]],
+            made.transpose(1, 0, 2),
             spread,
-            steps[1:].transpose(2, 0, 1, 3),
+            ahead.transpose(2, 0, 1, 3),
             verdict.score + nothing,
             verdict.grade + nothing,
             verdict.is_anomaly,
@@ -240,13 +248,13 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self, bodies: Ints, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Step N `bodies`, all different, by `_columns`. Returns (7 + 3 K, N): score, the forecast that had been made
-        of this reading (median, lower, upper, relative to the value before it), those of the next one and at each
-        horizon (relative to it); for an ensemble one row more, the spread of the first.
+        """Step N `bodies`, all different, by `_columns`. Returns (4 + Q + 3 K, N): score, the quantiles that had been
+        forecast of this reading (relative to the value before it), median, lower and upper of the next one and at each
+        horizon (relative to this one); for an ensemble one row more, the spread of the first.
         """
         n = len(bodies)
         if n == 0:
-            return np.empty((7 + 3 * len(self.bundle.horizons), 0), np.float32)
+            return np.empty((1 + len(self._forecaster.levels) + 3 * len(self.steps), 0), np.float32)
         if n < _LEAST:  # the same rows again: each is written several times with the same content
             again = np.arange(_LEAST) % n
             bodies, columns = bodies[again], columns[:, again]
@@ -256,46 +264,53 @@ class Engine:
     def _apply(self, index: Tensor, columns: Tensor, n: int) -> Tensor:
         """The straight line. All but the first `n` are there to fill up."""
         observations, youth, extras = torch.tensor_split(columns, self._parts)
+        forecaster, scaling = self._forecaster, self.bundle.description.scaling
+        width, memory = sum(self._sizes), forecaster.network.state_size
         everything = self.arena.bodies.view(-1, self.layout.width)
-        body = everything.index_select(0, index)  # (N, W)
-        network, width = self._forecaster.network, sum(self._sizes)
-        lags, averages, pending, *watched = torch.split(body[:, :width].T.contiguous(), self._sizes)
+        fields, hidden = everything[:, :width], everything[:, width : width + memory]
+        body, state = fields.index_select(0, index).T.contiguous(), hidden.index_select(0, index)
+        known, made, tracked, waiting, *watched = torch.split(body, self._sizes)
+        middle, low, high = (slice(level, level + 1) for level in forecaster.band)
         if self._fills:
             filled, extras = extras[-1:] > 0, extras[:-1]
-            guess = pending[2:3] if self.bundle.description.missing == "forecast" else torch.zeros_like(pending[2:3])
+            guess = made[middle] if self.bundle.description.missing == "forecast" else torch.zeros_like(made[middle])
             observations = features.imputed(observations, filled, guess)
         observed = features.Observation.of(observations)
         # score, against forecasts made before this reading
-        known, watch = features.Features(lags, averages), detector.Detector(*watched[: len(detector.FIELDS)])
-        residuals = observed.dx - pending[2:4]
-        evidence = detector.Evidence(residuals, features.pace(known, observed), observed.floor)
+        watch = detector.Detector(*watched[: len(detector.FIELDS)])
+        residuals = observed.dx - torch.cat([made[middle], waiting[:1]])
+        pace = observed.dx.abs() / (known[forecaster.features.usual] + observed.floor)
+        evidence = detector.Evidence(residuals, pace, observed.floor)
         age = detector.Youth(*torch.split(youth, 1))
         score, creep, learned = detector.score(watch, evidence, age, self._limits)
+        offsets = calibration.track(tracked, made, observed.dx, observed.rate, self._levels)
         if self._fills:  # a value of our own is no evidence
+            offsets = torch.where(filled, tracked, offsets)
             learned = detector.Detector(
                 *(torch.where(filled, old, new) for old, new in zip(watch, learned, strict=True))
             )
         # features
-        state = features.update(known, observed, self._constants)
-        x, unit = features.inputs(state, observed, fixed=self.bundle.description.scaling.kind != "online")
+        table = features.Table(everything.view(-1), index * self.layout.width + (width + memory))
+        known, view = forecaster.features.advance(
+            known, observed, table, forecaster.ahead, fixed=scaling.kind != "online"
+        )
         # step
-        memory = slice(width, width + network.state_size)
-        given = (torch.cat([x, extras]) if len(extras) else x).T
+        given = (torch.cat([view.x, extras]) if len(extras) else view.x).T
         if self.watch is not None:
-            self.watch(network, index[:n], given[:n], body[:n, memory])
-        output, hidden = network.step(given, body[:, memory])
+            self.watch(forecaster.network, index[:n], given[:n], state[:n])
+        output, state = forecaster.network.step(given, state)
         # forecast
-        forecast, spread = self._forecaster.forecast(output, features.moves(state), unit)
-        ahead = forecast.flatten(0, 1)  # (3 + 3 K, N)
-        out = [score, pending[2:3], pending[:2], ahead, *watched[len(detector.FIELDS) :]]
-        waiting = pending[4:] - observed.dx
-        farthest = ahead[3:4].clamp(waiting[-1:] - creep, waiting[-1:] + creep)
-        new = [*state, ahead[1:3], ahead[:1], waiting, farthest, *learned]
+        quantiles, spread = forecaster.forecast(output, view, forecaster.ahead)
+        quantiles = calibration.shifted(quantiles, offsets, quantiles[:, high] - quantiles[:, low])
+        ahead = quantiles[:, forecaster.band].flatten(0, 1)  # (3 + 3 K, N)
+        out = [score, made, ahead, *watched[len(detector.FIELDS) :]]
+        going = waiting[1:] - observed.dx
+        farthest = ahead[3:4].clamp(going[-1:] - creep, going[-1:] + creep)
+        new = [known, quantiles[0], offsets, going, farthest, *learned]
         if spread is not None:
             new.append(spread[:1])
-        body[:, :width] = torch.cat(new).T
-        body[:, memory] = hidden
-        everything.index_copy_(0, index, body)
+        fields.index_copy_(0, index, torch.cat(new).T.contiguous())
+        hidden.index_copy_(0, index, state)
         return torch.cat(out)
 
 

@@ -3,11 +3,11 @@
 One contiguous little-endian record of two parts. The head is what the host needs to admit a reading: ``int64 offset``
 of the last record applied (-1: none), ``int64 timestamp`` of it (epoch ms; `NEVER`: none), ``float64 last[F]``, the
 last value of each feature (NaN: none), ``int64 since[F]``, its time, ``int64 seen[F]``, how many there were, ``float64
-alarm``. The body,
+base[F]``, the first one, ``float64 alarm``. The body,
 ``float32[F, W]``, holds the named fields of each feature, which only the device works on.
 
 Every level in the body is kept relative to `last`: a counter at 1e12 keeps its precision in float32 however far it
-runs.
+runs. What is too long to be shifted with each reading, the profiles, is kept relative to `base`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 NONE = -1  # the offset of a row that no record was applied to
 NEVER = int(np.iinfo(np.int64).min)  # its timestamp
-FORMAT = 2
+FORMAT = 3
 
 RowBytes = npt.NDArray[np.uint8]  # (n, row_bytes)
 Structured = npt.NDArray[Any]
@@ -46,7 +46,7 @@ class Layout:
             widths["padding"] = 1  # a row is a whole number of 8 bytes
         each = (self.features,)
         head = [("offset", "<i8"), ("timestamp", "<i8"), ("last", "<f8", each)]
-        head += [("since", "<i8", each), ("seen", "<i8", each), ("alarm", "<f8")]
+        head += [("since", "<i8", each), ("seen", "<i8", each), ("base", "<f8", each), ("alarm", "<f8")]
         body = np.dtype([(name, "<f4", (n,)) for name, n in widths.items()])
         dtype = np.dtype([*head, ("body", body, (self.features,))])
         meaning = f"{FORMAT} {self.features} {widths}"
@@ -64,7 +64,7 @@ class Layout:
     def fresh(self, **start: npt.ArrayLike) -> Structured:
         """The row of a series that no reading was applied to, (1,). `start` gives fields of the body that aren't 0."""
         row = np.zeros(1, self.dtype)
-        row["offset"], row["timestamp"], row["last"] = NONE, NEVER, np.nan
+        row["offset"], row["timestamp"], row["last"], row["base"] = NONE, NEVER, np.nan, np.nan
         for name, value in start.items():
             row["body"][name] = value
         return row

@@ -130,6 +130,7 @@ def _adopt(recipe: Recipe, start: Bundle) -> Recipe | None:
     """The recipe with the model of the bundle to start from; None if it asks for another one itself."""
     description = start.description
     model: dict[str, Any] = {
+        "features": description.features,
         "network": description.network,
         "horizons": description.horizons,
         "context": description.context.model_copy(update={"loc": (), "scale": ()}),

@@ -16,6 +16,7 @@ from safetensors.torch import save as save_weights
 
 from stream_gru.context import Context
 from stream_gru.errors import BundleError
+from stream_gru.features import Kind as Features
 from stream_gru.models.forecaster import Forecaster
 from stream_gru.models.network import Network
 from stream_gru.scaling import Scaling
@@ -33,6 +34,7 @@ class Description(BaseModel):
 
     format: int = FORMAT
     name: str = Field(min_length=1, max_length=100)
+    features: Features = Field("light", description="what the network sees of the past")
     network: Network = Network()
     horizons: tuple[int, ...] = Field(
         (12, 36), min_length=1, description="steps; the first one is what detection waits for"
@@ -74,7 +76,7 @@ class Bundle:
 
 def build(description: Description) -> Forecaster:
     """The network that a description means, with initial weights."""
-    return Forecaster(description.network, description.horizons, description.context.size)
+    return Forecaster(description.network, description.horizons, description.context.size, description.features)
 
 
 def save(folder: Path, description: Description, forecaster: Forecaster) -> Bundle:

@@ -112,9 +112,11 @@ def _forecaster(recipe: Recipe, description: Description, start: Bundle | None) 
         initialise(forecaster, recipe.plan.init)
         return forecaster
     own, asked = start.description, description
-    if (own.network, own.horizons, own.context.size) != (asked.network, asked.horizons, asked.context.size):
+    parts = [(each.features, each.network, each.horizons, each.context.size) for each in (own, asked)]
+    if parts[0] != parts[1]:
         raise TrainingError(
-            f"the network, horizons and context of {start.name} are not those of the recipe; fit from random weights"
+            f"the features, network, horizons and context of {start.name} are not those of the recipe; fit from "
+            "random weights"
         )
     return copy.deepcopy(start.forecaster).requires_grad_(True)
 
@@ -149,7 +151,7 @@ def _checkpoint(folder: Path | None, recipe: Recipe) -> Path:
         raise TrainingError(f"{file} can't be resumed from: {error}; fit from the start") from None
     free = dict.fromkeys(("steps", "minutes", "check_every", "patience", "min_gain", "max_skipped"))
     old, new = (each.model_copy(update={"plan": each.plan.model_copy(update=free)}) for each in (before, recipe))
-    for name in ("network", "horizons", "context", "data", "plan"):
+    for name in ("features", "network", "horizons", "context", "data", "plan"):
         if getattr(old, name) != getattr(new, name):
             raise TrainingError(f"{file} is of a fit with another {name}: resume it with its own recipe, or start anew")
     return file

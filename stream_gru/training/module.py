@@ -57,7 +57,7 @@ class Learner(LightningModule):
             before = carried.to(portion.prepared.x.device)  # a checkpoint may have been written on another
         self.guard.remember()
         forecast, after = objective.run(self.forecaster, portion.prepared, before)
-        loss = objective.loss(forecast, portion.prepared)
+        loss = objective.loss(self.forecaster, forecast, portion.prepared)
         self._spoiled = not self.guard.admits(loss)
         if self._spoiled:
             return None

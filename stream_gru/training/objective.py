@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stream_gru.models.forecaster import QUANTILES, Forecaster
+from stream_gru.features import View
+from stream_gru.models.forecaster import Forecaster
 from stream_gru.training import packing
 from stream_gru.training.prepare import Prepared
 
@@ -29,16 +30,18 @@ class Quality:
         return ", ".join(f"{s} ahead: error {e:.3f} of the last value's, coverage {c:.1%}" for s, e, c in parts)
 
 
-def loss(forecast: Tensor, prepared: Prepared) -> Tensor:
-    """Pinball loss of quantiles (..., 1 + K, 3, T, N) on the asinh scale, where a spike counts no more than it should.
+def loss(forecaster: Forecaster, forecast: Tensor, prepared: Prepared) -> Tensor:
+    """Pinball loss of quantiles (..., 1 + K, Q, T, N) on the asinh scale, where a spike counts no more than it should,
+    around the forecast of the best anchor.
 
     Targets that are NaN don't count. Each member of an ensemble, (M, ...), has a loss of its own: their sum is what
     they would have minimised alone.
     """
     known = ~prepared.target.isnan()
-    q = torch.asinh(forecast / prepared.scale)
-    y = torch.asinh(prepared.target.nan_to_num() / prepared.scale)[:, None]
-    taus = torch.tensor(QUANTILES, device=q.device)[:, None, None]
+    centre = _favourite(forecaster, prepared)[:, None]  # (1 + K, 1, T, N)
+    q = torch.asinh((forecast - centre) / prepared.scale)
+    y = torch.asinh((prepared.target.nan_to_num()[:, None] - centre) / prepared.scale)
+    taus = torch.tensor(forecaster.levels, device=q.device)[:, None, None]
     miss = y - q
     each = torch.maximum(taus * miss, (taus - 1) * miss).sum(-3) * known
     by_step = each.sum((-1, -2)) / known.sum((1, 2)).clamp(min=1)  # (..., 1 + K)
@@ -46,8 +49,15 @@ def loss(forecast: Tensor, prepared: Prepared) -> Tensor:
     return (by_step[..., 0] + _FAR * far).sum()
 
 
+def _favourite(forecaster: Forecaster, prepared: Prepared) -> Tensor:
+    """What the anchor with the least running error forecasts, (1 + K, T, N)."""
+    best = prepared.x[forecaster.features.errors].argmin(0)
+    anchors = torch.nn.functional.pad(prepared.moves, (0, 0, 0, 0, 1, 0))  # the first is the last value: no move
+    return anchors.gather(1, best.expand(len(anchors), 1, -1, -1))[:, 0]
+
+
 def run(forecaster: Forecaster, prepared: Prepared, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Forecasts of each member (M, 1 + K, 3, T, N) from every reading, and the network's state (N, S) after them.
+    """Forecasts of each member (M, 1 + K, Q, T, N) from every reading, and the network's state (N, S) after them.
 
     Padding is passed over: the state is that after each sequence's own last reading. Under autocast the network alone
     is run in half precision: quantiles may lie 80,000 units away, which it can't hold.
@@ -60,7 +70,8 @@ def run(forecaster: Forecaster, prepared: Prepared, state: Tensor | None = None)
     else:
         outputs, after = forecaster.network.unroll(x, before)
     with torch.autocast(prepared.x.device.type, enabled=False):
-        flat = forecaster.members(outputs.float().flatten(0, 1), prepared.moves.flatten(1), prepared.unit.flatten(1))
+        view = View(*(part.flatten(-2) for part in (prepared.x, prepared.moves, prepared.unit)))
+        flat = forecaster.members(outputs.float().flatten(0, 1), view, prepared.steps.expand(-1, length, -1).flatten(1))
     return flat.view(*flat.shape[:-1], length, n), after.float()
 
 
@@ -70,13 +81,13 @@ def evaluate(forecaster: Forecaster, prepared: Prepared) -> Quality:
     was_training = forecaster.training
     forecaster.eval()
     some = max(1, _AT_ONCE // prepared.x.shape[1])
-    forecast = torch.cat([run(forecaster, part)[0].mean(0) for part in prepared.split(some, 2)], -1)
+    forecast = torch.cat([run(forecaster, part)[0].mean(0) for part in prepared.split(some, -1)], -1)
     forecaster.train(was_training)
     known = ~prepared.target.isnan()
-    quality = Quality(forecaster.steps, loss=loss(forecast, prepared).item())
+    quality = Quality(forecaster.steps, loss=loss(forecaster, forecast, prepared).item())
     for k in range(len(forecaster.steps)):
         target, real = prepared.target[k].nan_to_num(), known[k]
-        middle, low, high = forecast[k]
+        middle, low, high = forecast[k, forecaster.band]
         own = ((target - middle).abs() * real).sum(0)
         naive = (target.abs() * real).sum(0)
         moving = naive > 0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from stream_gru.batch import Ints
 from stream_gru.errors import TrainingError
 from stream_gru.models.bundle import Description
 from stream_gru.training.data import Source, Windows
 from stream_gru.training.prepare import Prepared, together
 from stream_gru.training.recipe import Plan
 
+_FARTHEST = 48  # step that heads for any step learn
 _AT_ONCE = 8  # batches whose features are stepped together: they cost little more for many series than for few
 
 
@@ -54,23 +56,34 @@ class Portions:
         accumulate = self._plan.accumulate
         size = max(1, _AT_ONCE // accumulate) * accumulate
         passed = self._position
-        while True:
+        for number in count():
             windows = list(islice(batches, size))
             if not windows:
                 raise TrainingError("the source of the fit has no more batches; it must go on for ever")
-            count = sum(-(-each.value.shape[1] // self._plan.chunk) for each in windows)
-            if passed >= count:
-                passed -= count
+            chunks_now = sum(-(-each.value.shape[1] // self._plan.chunk) for each in windows)
+            if passed >= chunks_now:
+                passed -= chunks_now
                 continue
-            for portion in islice(self._round(windows), passed, None):
+            for portion in islice(
+                self._round(windows, self._steps(number, sum(len(each.value) for each in windows))), passed, None
+            ):
                 self._position += 1
                 yield portion
             passed = 0
 
-    def _round(self, windows: Sequence[Windows]) -> Iterator[Portion]:
-        batches = together(windows, self._description, self._device)
+    def _steps(self, number: int, n: int) -> Ints | None:
+        """Of the `n` series of round `number`: heads that can forecast any step learn one a series besides the next."""
+        if self._description.features != "experts":
+            return None
+        farther = _FARTHEST ** np.random.default_rng([self._plan.seed, number]).uniform(0.15, 1, n)
+        return np.stack([np.ones(n, np.int64), np.ceil(farther).astype(np.int64)])
+
+    def _round(self, windows: Sequence[Windows], steps: Ints | None) -> Iterator[Portion]:
+        batches = together(windows, self._description, self._device, steps)
         for first in range(0, len(batches), self._plan.accumulate):
-            group = [list(batch.split(self._plan.chunk, 1)) for batch in batches[first : first + self._plan.accumulate]]
+            group = [
+                list(batch.split(self._plan.chunk, -2)) for batch in batches[first : first + self._plan.accumulate]
+            ]
             for i in range(max(map(len, group))):
                 for slot, chunks in enumerate(group):
                     if i < len(chunks):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stream_gru import features
+from stream_gru.batch import Ints
 from stream_gru.models.bundle import Description
 from stream_gru.training.data.windows import Windows, join
 
@@ -21,65 +22,88 @@ class Prepared(NamedTuple):
     """T readings of N series."""
 
     x: Tensor  # (D, T, N) inputs of the network
-    moves: Tensor  # (A - 1, T, N)
+    moves: Tensor  # (S, A - 1, T, N)
     unit: Tensor  # (1, T, N)
-    target: Tensor  # (1 + K, T, N) values at the steps, relative to the last; NaN: not to be learned
+    target: Tensor  # (S, T, N) values at the steps, relative to the last; NaN: not to be learned
     scale: Tensor  # (1, T, N) what one is in the loss
     length: Tensor  # (1, 1, N) how many of the T are no padding; on the host
+    steps: Tensor  # (S, 1, N) how many each series is asked for
 
     @property
     def padded(self) -> bool:
         """Whether the sequences are of different lengths."""
         return int(self.length.min()) < self.x.shape[1]
 
+    def to(self, device: torch.device) -> Prepared:
+        """On that device."""
+        return Prepared._make(column.to(device) for column in self)
+
     def split(self, size: int, dim: int) -> Iterator[Prepared]:
-        """Portions of `size` readings (`dim` 1) or series (`dim` 2)."""
-        *columns, length = self
+        """Portions of `size` readings (`dim` -2) or series (`dim` -1)."""
+        *columns, length, steps = self
         parts = zip(*(torch.split(column, size, dim) for column in columns), strict=True)
-        if dim == 1:
+        if dim == -2:
             for i, part in enumerate(parts):
-                yield Prepared._make((*part, (length - i * size).clamp(0, part[0].shape[1])))
+                yield Prepared._make((*part, (length - i * size).clamp(0, part[0].shape[1]), steps))
         else:
-            for part, lengths in zip(parts, torch.split(length, size, dim), strict=True):
-                yield Prepared._make((*part, lengths))
+            for part, *fixed in zip(parts, torch.split(length, size, dim), torch.split(steps, size, dim), strict=True):
+                yield Prepared._make((*part, *fixed))
 
 
 @torch.no_grad()
-def prepare(windows: Windows, description: Description, device: torch.device | str = "cpu") -> Prepared:
-    """Inputs and targets of windows for the model that `description` means."""
+def prepare(
+    windows: Windows,
+    description: Description,
+    device: torch.device | str = "cpu",
+    steps: Ints | None = None,
+) -> Prepared:
+    """Inputs and targets of windows for the model that `description` means.
+
+    `steps` (S, n) are what each series is asked for, 1 first; none: the model's own.
+    """
     n, length = windows.value.shape
+    if steps is None:
+        steps = np.tile(np.array([[1], *([step] for step in description.horizons)]), n)
+    ahead = torch.from_numpy(steps).float().to(device)
     columns = _observe(windows, description).to(device).view(-1, length, n)
     extras = torch.from_numpy(_context(windows, description)).to(device).view(-1, length, n)
-    state = features.Features(*(torch.zeros(width, n, device=device) for width in features.FIELDS.values()))
-    constants = features.Constants.on(device)
+    kind = features.find(description.features).to(device)
+    state = torch.zeros(kind.size, n, device=device)
+    table = features.Table(
+        torch.full((n * kind.table,), float("nan"), device=device), torch.arange(n, device=device) * kind.table
+    )
     fixed = description.scaling.kind != "online"
     xs, moves, units = [], [], []
     for t in range(length):
         now = features.Observation.of(columns[:, t])
-        state = features.update(state, now, constants)
-        x, unit = features.inputs(state, now, fixed)
-        xs.append(x)
-        moves.append(features.moves(state))
-        units.append(unit)
-    target, size = _targets(windows, (1, *description.horizons))
+        state, view = kind.advance(state, now, table, ahead, fixed=fixed)
+        xs.append(view.x)
+        moves.append(view.moves)
+        units.append(view.unit)
+    target, size = _targets(windows, steps)
     unit = torch.stack(units, 1)  # (1, T, N)
     scale = torch.maximum(unit, torch.from_numpy(size).to(device) * _LEAST_UNIT)
     x = torch.cat([torch.stack(xs, 1), extras])
     lengths = torch.from_numpy(windows.length)[None, None]
-    return Prepared(x, torch.stack(moves, 1), unit, torch.from_numpy(target).to(device), scale, lengths)
+    return Prepared(x, torch.stack(moves, 2), unit, torch.from_numpy(target).to(device), scale, lengths, ahead[:, None])
 
 
 def together(
-    batches: Sequence[Windows], description: Description, device: torch.device | str = "cpu"
+    batches: Sequence[Windows],
+    description: Description,
+    device: torch.device | str = "cpu",
+    steps: Ints | None = None,
 ) -> list[Prepared]:
     """`prepare` of several batches at once: the features cost little more for many series than for few."""
-    *columns, length = prepare(join(batches), description, device)
     sizes = [len(batch.value) for batch in batches]
-    parts = zip(*(torch.split(column, sizes, 2) for column in columns), torch.split(length, sizes, 2), strict=True)
-    return [
-        Prepared._make((*(column[:, : batch.value.shape[1]] for column in part), lengths))
-        for batch, (*part, lengths) in zip(batches, parts, strict=True)
-    ]
+    parts = zip(
+        *(torch.split(column, sizes, -1) for column in prepare(join(batches), description, device, steps)), strict=True
+    )
+    made = []
+    for batch, part in zip(batches, parts, strict=True):
+        *columns, length, taken = part
+        made.append(Prepared._make((*(column[..., : batch.value.shape[1], :] for column in columns), length, taken)))
+    return made
 
 
 def _observe(windows: Windows, description: Description) -> Tensor:
@@ -97,6 +121,7 @@ def _observe(windows: Windows, description: Description) -> Tensor:
         last.T.ravel(),
         before.T.ravel(),
         np.repeat(position, n),
+        np.where(position > 0, windows.value[:, :1], np.nan).T.ravel(),
     )
     columns = torch.from_numpy(features.observe(arrival, description.scaling.of(np.tile(windows.feature, length))))
     if not filled.any():
@@ -112,14 +137,15 @@ def _context(windows: Windows, description: Description) -> np.ndarray:
     return description.context.columns(windows.timestamp.T.ravel(), covariates)
 
 
-def _targets(windows: Windows, steps: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Values `steps` ahead less the present one, (1 + K, T, N), and the mean difference of each series, (N,)."""
+def _targets(windows: Windows, steps: Ints) -> tuple[np.ndarray, np.ndarray]:
+    """Values `steps` (S, N) ahead less the present one, (S, T, N), and the mean difference of each series, (N,)."""
     value, length = windows.value, windows.value.shape[1]
     target = np.full((len(steps), length, len(value)), np.nan, np.float32)
     for k, ahead in enumerate(steps):
-        if ahead < length:
-            learned = windows.known[:, ahead:]
-            target[k, :-ahead] = np.where(learned, value[:, ahead:] - value[:, :-ahead], np.nan).T
+        at = np.arange(length) + ahead[:, None]
+        learned = np.take_along_axis(windows.known, np.minimum(at, length - 1), 1) & (at < length)
+        later = np.take_along_axis(value, np.minimum(at, length - 1), 1)
+        target[k] = np.where(learned, later - value, np.nan).T
         target[k, :_SETTLED] = np.nan
     size = np.abs(np.diff(value, axis=1)).sum(1) / np.maximum(windows.length - 1, 1)
     return target, (size + 1e-12 * np.abs(value).max(1) + 1e-30).astype(np.float32)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stream_gru.context import Context
 from stream_gru.errors import BundleError
+from stream_gru.features import Kind as Features
 from stream_gru.models.cells import Scheme
 from stream_gru.models.network import VARIANTS, Network
 from stream_gru.scaling import Kind
@@ -71,6 +72,7 @@ class Plan(_Part):
 class Recipe(_Part):
     """All of it."""
 
+    features: Features = Field("light", description="what the network sees of the past")
     network: Network = Network()
     horizons: tuple[int, ...] = Field((12, 36), min_length=1)
     context: Context = Context()

@@ -63,7 +63,7 @@ def activations(forecaster: Forecaster, prepared: Prepared) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        value = loss(run(forecaster, prepared)[0], prepared)
+        value = loss(forecaster, run(forecaster, prepared)[0], prepared)
     del value  # until here the graph holds what was kept, so that no storage is counted under the address of another
     return sum(kept.values())
 
@@ -92,7 +92,7 @@ def training_step(forecaster: Forecaster, prepared: Prepared) -> Task:
 
     def step() -> None:
         optimiser.zero_grad()
-        value = loss(run(forecaster, prepared)[0], prepared)
+        value = loss(forecaster, run(forecaster, prepared)[0], prepared)
         value.backward()  # type: ignore[no-untyped-call] # torch leaves it unannotated
         nn.utils.clip_grad_norm_(forecaster.parameters(), 1.0)
         optimiser.step()
@@ -107,14 +107,15 @@ def streaming_step(forecaster: Forecaster, n: int) -> Task:
     device = next(forecaster.parameters()).device
     forecaster.eval()
     x = torch.randn(n, forecaster.network.input_size, device=device)
-    moves, unit = torch.randn(features.ANCHORS - 1, n, device=device), torch.ones(1, n, device=device)
+    moves = torch.randn(len(forecaster.steps), forecaster.features.anchors - 1, n, device=device)
+    view = features.View(x.T, moves, torch.ones(1, n, device=device))
     state = forecaster.network.initial_state(n).detach().clone()
 
     @torch.inference_mode()
     def step() -> None:
         nonlocal state
         output, state = forecaster.network.step(x, state)
-        forecaster.forecast(output, moves, unit)
+        forecaster.forecast(output, view, forecaster.ahead)
         if x.is_cuda:
             torch.cuda.synchronize()
 

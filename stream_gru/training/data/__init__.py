@@ -162,6 +162,7 @@ def describe(recipe: Recipe, name: str, history: History | None) -> Description:
         context = _fitted(context, kept)
     return Description(
         name=name,
+        features=recipe.features,
         network=recipe.network,
         horizons=recipe.horizons,
         context=context,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from stream_gru.batch import Bools, Floats
-from stream_gru.models.forecaster import QUANTILES, Forecaster
+from stream_gru.models.forecaster import BAND, Forecaster
 from stream_gru.training.objective import run
 from stream_gru.training.prepare import Prepared
 
@@ -68,7 +68,7 @@ class Residuals:
         known = self.known[k]
         target = self.target[k][known]
         pairs = []
-        for tau, quantile in sorted(zip(QUANTILES, self.forecast[k], strict=True), key=lambda pair: pair[0]):
+        for tau, quantile in sorted(zip(BAND, self.forecast[k], strict=True), key=lambda pair: pair[0]):
             bound = quantile[known]
             share = ((target < bound).sum() + 0.5 * (target == bound).sum()) / max(len(target), 1)
             pairs.append((tau, float(share)))
@@ -129,8 +129,8 @@ def residuals(forecaster: Forecaster, prepared: Prepared) -> Residuals:
     was_training = forecaster.training
     forecaster.eval()
     parts = [
-        run(forecaster, Prepared(*(tensor.to(device) for tensor in part)))[0].mean(0).float().cpu()
-        for part in prepared.split(_AT_ONCE, 2)
+        run(forecaster, part.to(device))[0].mean(0)[:, forecaster.band].float().cpu()
+        for part in prepared.split(_AT_ONCE, -1)
     ]
     forecaster.train(was_training)
     forecast: Array = torch.cat(parts, -1).numpy()
