@@ -60,7 +60,6 @@ class Forecasts:
     yhat: Floats  # (N, F) the one-step forecast that had been made for this reading
     lower: Floats  # (N, F)
     upper: Floats  # (N, F)
-    quantiles: Floats  # (N, Q, F) the same forecast at all levels of the model, rising
     spread: Floats  # (N, F) how far the members of an ensemble were apart on it, a standard deviation
     ahead: Floats  # (N, K, 3, F) from here: (yhat, lower, upper) at each of the K steps, the next one first
     anomaly_score: Floats  # (N,) above 1 anomalous; how the series is now
@@ -70,6 +69,7 @@ class Forecasts:
     alert: Bools  # (N,)
     closes: Bools  # (N,) the first reading of a series that is not anomalous after anomalous ones
     level: npt.NDArray[np.int8]  # (N,) a Level
+    quantiles: Floats  # (N, Q, F) yhat, lower, upper and whatever other levels the model has, rising
 
     def __len__(self) -> int:
         return len(self.level)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LEAST = 16
 _ANOMALY, _NORMAL = np.int8(Level.ANOMALY), np.int8(Level.NORMAL)
 _OWN = 0  # the partition of the series that `score` is given
+LARGEST_STEP = 1000
 MAX_ABS_VALUE = 1e30  # of a reading
 
 
@@ -49,13 +50,17 @@ class Engine:
         device: str = "auto",
         threads: int = 1,
         detector: settings.Detector | None = None,
+        horizons: Sequence[int] = (),
     ) -> None:
         """`bundle` is a folder, none: the one in the package. `features` is how many values a reading has, or their
-        names; `capacity` the most series held at once. Raises `BundleError`, and `SettingsError` for the device."""
+        names; `capacity` the most series held at once. `horizons` are the farther steps to
+        forecast, of bundles that can forecast any; the one that detection waits for is always among them, and none are
+        the bundle's own. Raises `BundleError`, and `SettingsError` for the device or the horizons."""
         self.device = _device(device)
         self.features = _names(features)
         self.capacity = capacity
         self.detector = detector or settings.Detector()
+        self._asked = horizons
         self.watch: Watch | None = None  # looks on at each step
         self._scored = 0  # readings that `score` was given
         torch.set_num_threads(threads)
@@ -82,6 +87,8 @@ class Engine:
         if scaled not in (0, 1, len(self.features)):
             raise BundleError(f"{bundle.name} scales {scaled} features; the readings have {len(self.features)}")
         self.bundle = bundle
+        self._horizons = _horizons(self._asked, bundle)
+        self._ahead = torch.tensor(self.steps, dtype=torch.float32, device=self.device)[:, None]
         self._forecaster = bundle.forecaster.to(self.device)
         self._levels = torch.tensor(self._forecaster.levels, device=self.device)[:, None]
         self._limits = detector.Constants.on(self.device)
@@ -104,7 +111,7 @@ class Engine:
     @property
     def steps(self) -> tuple[int, ...]:
         """Which steps ahead `Forecasts.ahead` holds."""
-        return (1, *self.bundle.horizons)
+        return (1, *self._horizons)
 
     @property
     def covariates(self) -> tuple[str, ...]:
@@ -135,13 +142,13 @@ class Engine:
         if _OWN not in self.arena.partitions:
             self.arena.open(_OWN)
         slots = self.arena.admit(_OWN, [name.encode() for name in series])
-        offsets = np.arange(self._scored, self._scored + len(slots))
+        factors = np.arange(self._scored, self._scored + len(slots))
         self._scored += len(slots)
         return frame(
             series,
             times,
-            offsets.astype(str).tolist(),
-            self.step(Readings(slots, offsets, times, np.concatenate([values, more], axis=1))),
+            factors.astype(str).tolist(),
+            self.step(Readings(slots, factors, times, np.concatenate([values, more], axis=1))),
             features=self.features,
             steps=self.steps,
             model=self.bundle.name,
@@ -221,7 +228,6 @@ class Engine:
             made[band[0]],
             made[band[1]],
             made[band[2]],
-            made.transpose(1, 0, 2),
             spread,
             ahead.transpose(2, 0, 1, 3),
             verdict.score + nothing,
@@ -231,6 +237,7 @@ class Engine:
             verdict.alert,
             verdict.closes & some,
             level,
+            made.transpose(1, 0, 2),
         )
 
     def _columns(
@@ -270,7 +277,7 @@ class Engine:
         fields, hidden = everything[:, :width], everything[:, width : width + memory]
         body, state = fields.index_select(0, index).T.contiguous(), hidden.index_select(0, index)
         known, made, tracked, waiting, *watched = torch.split(body, self._sizes)
-        middle, low, high = (slice(level, level + 1) for level in forecaster.band)
+        middle = slice(forecaster.band[0], forecaster.band[0] + 1)
         if self._fills:
             filled, extras = extras[-1:] > 0, extras[:-1]
             guess = made[middle] if self.bundle.description.missing == "forecast" else torch.zeros_like(made[middle])
@@ -283,30 +290,28 @@ class Engine:
         evidence = detector.Evidence(residuals, pace, observed.floor)
         age = detector.Youth(*torch.split(youth, 1))
         score, creep, learned = detector.score(watch, evidence, age, self._limits)
-        offsets = calibration.track(tracked, made, observed.dx, observed.rate, self._levels)
+        factors = calibration.track(tracked, made, observed.dx, observed.rate, self._levels)
         if self._fills:  # a value of our own is no evidence
-            offsets = torch.where(filled, tracked, offsets)
+            factors = torch.where(filled, tracked, factors)
             learned = detector.Detector(
                 *(torch.where(filled, old, new) for old, new in zip(watch, learned, strict=True))
             )
         # features
         table = features.Table(everything.view(-1), index * self.layout.width + (width + memory))
-        known, view = forecaster.features.advance(
-            known, observed, table, forecaster.ahead, fixed=scaling.kind != "online"
-        )
+        known, view = forecaster.features.advance(known, observed, table, self._ahead, fixed=scaling.kind != "online")
         # step
         given = (torch.cat([view.x, extras]) if len(extras) else view.x).T
         if self.watch is not None:
             self.watch(forecaster.network, index[:n], given[:n], state[:n])
         output, state = forecaster.network.step(given, state)
         # forecast
-        quantiles, spread = forecaster.forecast(output, view, forecaster.ahead)
-        quantiles = calibration.shifted(quantiles, offsets, quantiles[:, high] - quantiles[:, low])
-        ahead = quantiles[:, forecaster.band].flatten(0, 1)  # (3 + 3 K, N)
-        out = [score, made, ahead, *watched[len(detector.FIELDS) :]]
+        quantiles, spread = forecaster.forecast(output, view, self._ahead)
+        near = calibration.spread(quantiles[0], factors, quantiles[0, middle])
+        farther = quantiles[1:, forecaster.band].flatten(0, 1)  # (3 K, N)
+        out = [score, made, near[forecaster.band], farther, *watched[len(detector.FIELDS) :]]
         going = waiting[1:] - observed.dx
-        farthest = ahead[3:4].clamp(going[-1:] - creep, going[-1:] + creep)
-        new = [known, quantiles[0], offsets, going, farthest, *learned]
+        farthest = farther[:1].clamp(going[-1:] - creep, going[-1:] + creep)
+        new = [known, near, factors, going, farthest, *learned]
         if spread is not None:
             new.append(spread[:1])
         fields.index_copy_(0, index, torch.cat(new).T.contiguous())
@@ -330,6 +335,17 @@ def _names(features: int | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(features, int):
         return tuple(features)
     return ("value",) if features == 1 else tuple(f"value_{i + 1}" for i in range(features))
+
+
+def _horizons(asked: Sequence[int], bundle: bundles.Bundle) -> tuple[int, ...]:
+    if not asked:
+        return bundle.horizons
+    if not bundle.forecaster.any_step:
+        own = ", ".join(map(str, bundle.horizons))
+        raise SettingsError(f"model.horizons: {bundle.name} forecasts the steps 1, {own} only; leave the setting out")
+    if min(asked) < 2 or max(asked) > LARGEST_STEP:
+        raise SettingsError(f"model.horizons: steps between 2 and {LARGEST_STEP} beside the next one")
+    return tuple(sorted({*asked, bundle.horizons[0]}))
 
 
 def _epoch_ms(timestamp: Iterable[Any]) -> Ints:

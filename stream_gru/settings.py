@@ -145,6 +145,9 @@ class Model(Section):
     bundle: Path | None = Field(None, description="a bundle's folder; none: the one that ships in the package")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one step")
+    horizons: tuple[int, ...] = Field(
+        (), description="farther steps to forecast, if the bundle can forecast any; none: its own"
+    )
 
 
 class Detector(Section):

@@ -64,6 +64,7 @@ def backtest(
         device=loaded.model.device,
         threads=loaded.model.threads,
         detector=loaded.detector,
+        horizons=loaded.model.horizons,
     )
     console = Console(stderr=True)
     with Progress(console=console) as progress:

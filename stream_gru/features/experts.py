@@ -31,6 +31,7 @@ _TERMS = 8  # of the regression
 _FORGETTING, _PRIOR, _TRACE = 0.998, 0.3, 50.0
 _CLIP = 8.0  # of the regression's terms, in mean differences
 _LIMIT = 8.0  # of every input
+_OLD = 7.0  # log of the readings, from which on a series does not look older: about a window of the training
 
 _PARTS = {
     "levels": len(_LEVELS),
@@ -225,6 +226,6 @@ def _view(state: _State, moves: Tensor, observed: Observation, innovation: Tenso
     signed = signed.asinh()
     sizes = (torch.cat([errors, unit, state.fast + observed.floor, state.spread + observed.floor]) / one).log()
     rest = [state.unchanged, low / (low - high - observed.floor), state.interval, observed.log_gap]
-    rest += [observed.log_seen, observed.cosine, observed.sine]
+    rest += [observed.log_seen.clamp(max=_OLD), observed.cosine, observed.sine]
     x = torch.cat([signed[:14], sizes[:_ANCHORS], signed[14:], sizes[_ANCHORS:], *rest]).clamp(-_LIMIT, _LIMIT)
     return View(x, moves, unit)

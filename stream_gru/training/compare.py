@@ -178,7 +178,7 @@ def _long(one: Recipe) -> Recipe:
 def _portion(one: Recipe, description: Description, learn: data.History, device: str) -> Prepared:
     """What one step of a fit learns from: the first chunk of a batch."""
     windows = data.held_back(learn, one, one.data.batch)
-    return Prepared(*(part[:, : one.plan.chunk].contiguous() for part in prepare(windows, description, device)))
+    return next(prepare(windows, description, device).split(one.plan.chunk, -2))
 
 
 def _whole(prepared: Prepared, windows: Windows) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ from stream_gru.features import Kind as Features
 from stream_gru.models.cells import Scheme
 from stream_gru.models.network import VARIANTS, Network
 from stream_gru.scaling import Kind
+
+SHIPPED = {file.stem: file for file in sorted((Path(str(files("stream_gru.training"))) / "recipes").glob("*.toml"))}
+"""Recipes in the package, by name."""
 
 
 class _Part(BaseModel):
@@ -87,13 +91,16 @@ class Recipe(_Part):
 
 
 def load(source: str | Path | None = None, assignments: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe from a TOML file or the name of a variant, and settings by dotted names (``network.layers``).
+    """A recipe from a TOML file, the name of one in the package or of a variant, and settings by dotted names
+    (``network.layers``).
 
     Raises `BundleError` for what is wrong, naming it.
     """
     tree: dict[str, Any] = {}
     if source is not None and str(source) in VARIANTS:
         tree = {"network": VARIANTS[str(source)].model_dump()}
+    elif source is not None and str(source) in SHIPPED:
+        tree = _read(SHIPPED[str(source)])
     elif source is not None:
         tree = _read(Path(source))
     for name, value in (assignments or {}).items():
@@ -120,7 +127,7 @@ def _read(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text())
     except OSError as error:
         raise BundleError(
-            f"{file} is neither a recipe ({error.strerror}) nor a variant: {', '.join(VARIANTS)}"
+            f"{file} is neither a recipe ({error.strerror}) nor one of {', '.join([*SHIPPED, *VARIANTS])}"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{file} is no TOML: {error}") from None

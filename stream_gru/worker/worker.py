@@ -120,7 +120,7 @@ class Worker:
                     await asyncio.sleep(RETRY_S)
             else:
                 return
-            codec = codecs.load(settings.input, (1, *engine.bundle.horizons))
+            codec = codecs.load(settings.input, engine.steps)
             assert publisher and cluster and commits  # noqa: S101, PT018 - the loop ended by its break
             parts = self._parts = Parts(
                 settings, self.metrics, self.health, engine, codec, store, cluster, commits, consumer
@@ -198,6 +198,7 @@ class Worker:
             device=model.device,
             threads=model.threads,
             detector=self._settings.detector,
+            horizons=model.horizons,
         )
         engine.bundle.description.context.require(self._settings.input.covariates)
         if self._settings.metrics.gates:

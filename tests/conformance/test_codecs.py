@@ -246,6 +246,7 @@ def forecast_columns(draw: st.DrawFn, n: int, k: int, f: int) -> Forecasts:
         alert=flags(),
         closes=flags(),
         level=np.array(draw(st.lists(levels, min_size=n, max_size=n)), np.int8),
+        quantiles=np.zeros((n, 3, f)),
     )
 
 

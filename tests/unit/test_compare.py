@@ -78,7 +78,7 @@ def test_parameters_of_a_cell_inside_another_count_once_and_heads_do_not() -> No
     plain, zoned = Network(hidden=6), Network(hidden=6, zoneout=0.2, norm="layer")
     assert cost.cell_parameters(compose(zoned, 9)) == cost.cell_parameters(compose(plain, 9))
     forecaster = bundle.build(Description(name="x", network=plain, horizons=(3,)))
-    head = (6 + 1) * 2 * (features.ANCHORS + 3)
+    head = (6 + 1) * 2 * (features.Light.anchors + 3)
     assert cost.parameters(forecaster) == cost.cell_parameters(forecaster) + head
 
 

@@ -51,6 +51,7 @@ def forecasts(features: int) -> Forecasts:
         alert=flag,
         closes=~flag,
         level=np.array([Level.ANOMALY, Level.MISSING], np.int8),
+        quantiles=np.zeros((2, 3, features)),
     )
 
 

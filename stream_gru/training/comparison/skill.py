@@ -20,7 +20,7 @@ def forecasts(forecaster: Forecaster, prepared: Prepared) -> Tensor:
     """The medians that it serves at each reading, (1 + K, T, N)."""
     was_training = forecaster.training
     forecaster.eval()
-    medians = run(forecaster, prepared)[0].mean(0)[:, 0]
+    medians = run(forecaster, prepared)[0].mean(0)[:, forecaster.band[0]]
     forecaster.train(was_training)
     return medians
 
