@@ -114,6 +114,11 @@ class Engine:
         return (1, *self._horizons)
 
     @property
+    def levels(self) -> tuple[float, ...]:
+        """Of `Forecasts.quantiles`."""
+        return self._forecaster.levels
+
+    @property
     def covariates(self) -> tuple[str, ...]:
         """The numbers beside the features that the model wants with each reading."""
         return self.bundle.description.context.covariates

@@ -17,6 +17,7 @@ from stream_gru.evaluation.tables import Cell, Table
 OURS = "stream-gru"
 _LAST = "last value"
 _FEWEST = 100  # readings judged, for a series' coverage to say something
+_SHOWN, _MOST_SHOWN = (1, 2, 3, 6, 12, 18, 24, 36, 48), 10  # steps with a column
 _FAR = 24  # steps: 1 to 24 are averaged, those that there are
 
 
@@ -84,14 +85,15 @@ def _by_points(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> Table:
 def _by_step(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> Table:
     steps = tuple(found[OURS].by_step)
     near = [step for step in steps if step <= _FAR]
+    shown = [step for step in steps if len(steps) <= _MOST_SHOWN or step in _SHOWN]
     rows: list[list[Cell]] = []
     for name, accuracy in found.items():
         at = {step: overall(data.groups, ratio, chosen) for step, ratio in accuracy.by_step.items()}
         known = [step in at for step in near]
         mean = float(np.exp(np.mean(np.log([at[step] for step in near])))) if all(known) else None
-        rows.append([name, mean, *(at.get(step) for step in steps)])
-    title = f"MAE so many steps ahead; first the mean of those up to {_FAR} that there are: {near}"
-    return Table(title, ("forecaster", f"1..{_FAR}", *(f"{step}" for step in steps)), rows)
+        rows.append([name, mean, *(at.get(step) for step in shown)])
+    title = f"MAE so many steps ahead; first the geometric mean of the {len(near)} steps up to {_FAR} that there are"
+    return Table(title, ("forecaster", f"1..{_FAR}", *(f"{step}" for step in shown)), rows)
 
 
 def _coverage(data: Panel, found: dict[str, Accuracy], judged: Bools, moving: Bools) -> Table:

@@ -22,6 +22,7 @@ from stream_gru.evaluation.tables import Cell, Table
 
 OURS = "stream-gru"
 ETT_TRAIN, ETT_TEST, ETT_END = 8640, 11520, 14400  # rows: 12 months, 4 more, and 4 that are scored
+_SHOWN, _MOST_SHOWN = (1, 12, 24, 36, 48), 6  # steps with a row
 _ETT_HORIZON, _M4_HORIZON, _DAY = 96, 48, 24
 
 
@@ -42,15 +43,23 @@ def ett_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
 
     rows: list[list[Cell]] = []
     for name, found in _all(data, ours).items():
-        for k, step in enumerate(found.steps):
-            if len(error := errors(found.medians[:, k], step)):
+        made = [errors(found.medians[:, k], step) for k, step in enumerate(found.steps)]
+        for error, step in zip(made, found.steps, strict=True):
+            if len(error) and (len(made) <= _MOST_SHOWN or step in _SHOWN):
                 rows.append([name, f"{step}", *_squared_and_absolute(error)])
+        if len(made) > 1 and all(map(len, made)) and found.steps == tuple(range(1, len(made) + 1)):
+            rows.append([name, f"mean of {_named(found.steps)}", *_squared_and_absolute(np.concatenate(made))])
     whole = f"mean of 1..{_ETT_HORIZON}"
     day = predict(BASELINES["seasonal naive"], data, range(1, _DAY + 1)).medians  # and each day after it the same
     every = [errors(day[:, (step - 1) % _DAY], step) for step in range(1, _ETT_HORIZON + 1)]
     rows.append(["seasonal naive", whole, *_squared_and_absolute(np.concatenate(every))])
     rows += [[f"{name}, published", whole, *figures] for name, figures in references.ETTH1.items()]
     return [Table("ETTh1, months 17-20, from each row", ("forecaster", "steps ahead", "MSE", "MAE"), rows)]
+
+
+def _named(steps: Sequence[int]) -> str:
+    whole = len(steps) > 1 and list(steps) == list(range(1, len(steps) + 1))
+    return f"1..{len(steps)}" if whole else ", ".join(map(str, steps))
 
 
 def _squared_and_absolute(error: Floats) -> tuple[float, float]:
@@ -67,7 +76,7 @@ def m4_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
         made = {step: _at_origin(cases, data, found.medians[:, found.steps.index(step)]) for step in steps}
         usable = [step for step in steps if np.isfinite(made[step]).all()]
         if usable:
-            rows.append([name, ", ".join(map(str, usable)), *_m4(cases, made, reference, usable)])
+            rows.append([name, _named(usable), *_m4(cases, made, reference, usable)])
     horizon = range(1, _M4_HORIZON + 1)
     seasonal = predict(BASELINES["seasonal naive"], data, horizon)
     for name, made in (

@@ -13,6 +13,7 @@ from stream_gru.batch import Bools, Floats, Forecasts, Ints, Readings
 from stream_gru.engine import Engine
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.panel import panel
+from stream_gru.models import bundle as bundles
 
 _PORTION = 50_000  # values stepped between two reports of progress
 
@@ -82,25 +83,17 @@ def judge(bundle: Path | None, cases: Sequence[Case], tell: Tell) -> list[Judged
     return [out[i] for i in range(len(cases))]
 
 
-def predict(bundle: Path | None, cases: Sequence[Case], tell: Tell) -> Predicted:
-    """The engine's forecasts of univariate cases. Raises `BundleError`."""
-    engine = Engine(bundle, features=1, capacity=len(cases))
-    steps, total = engine.steps, sum(map(len, cases))
+def predict(bundle: Path | None, cases: Sequence[Case], tell: Tell, farthest: int = 0) -> Predicted:
+    """The engine's forecasts of univariate cases: of every step up to `farthest`, if the bundle can forecast any, else
+    of its own. Raises `BundleError`."""
+    free = bundles.load(bundle).forecaster.any_step
+    engine = Engine(bundle, features=1, capacity=len(cases), horizons=range(2, farthest + 1) if free else ())
+    steps, total, levels = engine.steps, sum(map(len, cases)), engine.levels
     data = panel(cases)
     known = data.known()
-    levels: tuple[float, ...] = ()
-    quantiles, medians = np.empty((0, 0), np.float32), np.empty((total, len(steps)), np.float32)
+    quantiles, medians = (np.empty((total, width), np.float32) for width in (len(levels), len(steps)))
     for here, forecasts in portions(engine, cases):
-        found = quantiles_of(forecasts)
-        if not levels:
-            levels = tuple(found)
-            quantiles = np.empty((total, len(levels)), np.float32)
-        quantiles[here] = np.stack(list(found.values()), axis=1) - data.last[here, None]
+        quantiles[here] = forecasts.quantiles[:, :, 0] - data.last[here, None]
         medians[here] = forecasts.ahead[:, :, 0, 0] - known[here, None]
         tell(len(here))
     return Predicted(levels, quantiles, steps, medians)
-
-
-def quantiles_of(forecasts: Forecasts) -> dict[float, Floats]:
-    """By level, rising, the quantiles that the engine gave for each reading of univariate series, (N,) each."""
-    return {0.05: forecasts.lower[:, 0], 0.5: forecasts.yhat[:, 0], 0.95: forecasts.upper[:, 0]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_gru import __version__
+from stream_gru import __version__, codecs
 from stream_gru.models import bundle as bundles
 from stream_gru.stores import Identity
 from stream_gru.worker.live import Live, Parts
@@ -58,6 +58,7 @@ class Control:
             await self._checkpoint()
             parts = self._parts
             parts.engine.reload(bundle)
+            parts.codec = codecs.load(parts.settings.input, parts.engine.steps)
             for live in list(parts.live.values()):
                 await self._adopt(live)
             name, digest = parts.engine.bundle.name, parts.engine.bundle.digest
