@@ -24,7 +24,8 @@ from stream_gru.scaling import Scaling
 FORMAT = 2
 DESCRIPTION = "bundle.json"
 WEIGHTS = "weights.safetensors"
-DEFAULT = Path(str(files("stream_gru.models"))) / "bundles" / "light"
+SHIPPED = {folder.name: folder for folder in sorted((Path(str(files("stream_gru.models"))) / "bundles").iterdir())}
+DEFAULT = SHIPPED["zero-shot"]
 
 
 class Description(BaseModel):
@@ -92,14 +93,20 @@ def save(folder: Path, description: Description, forecaster: Forecaster) -> Bund
 
 
 def load(folder: Path | None = None) -> Bundle:
-    """Read a bundle, or the one that ships in the package. Raises `BundleError` for whatever is wrong with it."""
+    """Read a bundle: a folder, or the name of one in the package; none: `zero-shot`, the package's default.
+
+    Raises `BundleError` for whatever is wrong with it.
+    """
     folder = DEFAULT if folder is None else folder
+    if not folder.exists():
+        folder = SHIPPED.get(str(folder), folder)
     try:
         text, weights = (folder / DESCRIPTION).read_bytes(), (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise BundleError(
             f"{folder} is not a model bundle: {error.strerror} ({error.filename}); "
-            f"a bundle is a folder with {DESCRIPTION} and {WEIGHTS}, as `stream-gru train --out` writes it"
+            f"a bundle is a folder with {DESCRIPTION} and {WEIGHTS}, as `stream-gru train --out` writes it, or one of "
+            f"{', '.join(SHIPPED)}"
         ) from None
     try:
         found = json.loads(text).get("format")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stream_gru import toml
+from stream_gru.models import bundle as bundles
 from stream_gru.models.network import VARIANTS, Network, compose
 from stream_gru.tools.seasons import DAY_MS, WEEK_MS
 from stream_gru.tools.traits import Traits
@@ -72,12 +73,13 @@ def advise(traits: Traits, start: Start | None = None) -> Advice:
     if start == "scratch":
         take(iter(own))
     else:
-        reasons.append(_kept(start))
+        take(_kept(start))
     take(_window(traits, start))
     take(_missing(traits))
     reasons += _notes(traits)
     recipe = load(None, changes)
-    variant = next((name for name, network in VARIANTS.items() if network == recipe.network), "a network of your own")
+    names = {**VARIANTS, "zero-shot": bundles.load().description.network} if start != "scratch" else VARIANTS
+    variant = next((name for name, network in names.items() if network == recipe.network), "a network of your own")
     return Advice(start, variant, recipe, reasons)
 
 
@@ -112,13 +114,18 @@ def _listed(own: list[tuple[dict[str, Any], Reason]]) -> str:
     return ", ".join(reason.about for _, reason in own)
 
 
-def _kept(start: Start) -> Reason:
-    network = Network()
-    return Reason(
-        "network, horizons, scaling",
-        f"those of the packaged model: GRU of {network.hidden}, {_HORIZONS[0]} and {_HORIZONS[1]} steps ahead, online",
-        "weights fit no other network" if start == "fine-tune" else "it is used as it is",
-        "sure",
+def _kept(start: Start) -> Iterator[tuple[dict[str, Any], Reason]]:
+    package = bundles.load().description
+    first, last = package.horizons
+    yield (
+        {"features": package.features, "network": package.network.model_dump(exclude_defaults=True)},
+        Reason(
+            "features, network, horizons, scaling",
+            f"those of the packaged model: {package.features}, GRU of {package.network.hidden}, {first} and {last} "
+            "steps ahead, online",
+            "weights fit no other network" if start == "fine-tune" else "it is used as it is",
+            "sure",
+        ),
     )
 
 

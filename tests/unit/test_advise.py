@@ -179,7 +179,8 @@ def test_some_data_fine_tunes_the_packaged_model_as_it_is() -> None:
     advice = advise.advise(traits(period=10_080, repeats=0.5, readings=40_000, typical=40_000))
     package = bundle.load().description
     assert advice.start == "fine-tune"
-    assert (advice.recipe.network, advice.recipe.horizons) == (package.network, package.horizons)
+    own = advice.recipe
+    assert (own.features, own.network, own.horizons) == (package.features, package.network, package.horizons)
     assert advice.recipe.context.size == 0
     assert advice.recipe.plan.learning_rate < 1e-3
     assert "weekdays" in because(advice, "start")

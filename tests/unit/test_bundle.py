@@ -24,9 +24,20 @@ def folder(tmp_path: Path) -> Path:
 def test_the_default_bundle_is_small_and_says_how_it_was_made() -> None:
     loaded = bundle.load()
     assert loaded.horizons == (12, 36)
-    assert loaded.name.startswith("light@")
+    assert loaded.name.startswith("zero-shot@")
     assert loaded.description.training["source"] == "synthetic"
-    assert sum(file.stat().st_size for file in bundle.DEFAULT.iterdir()) < 1_000_000
+    assert sum(file.stat().st_size for file in bundle.DEFAULT.iterdir()) < 300_000
+
+
+def test_bundles_of_the_package_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bundle.load(Path("light")).name.startswith("light@")
+    with pytest.raises(BundleError, match="or one of light, zero-shot"):
+        bundle.load(Path("lite"))
+    monkeypatch.chdir(tmp_path)
+    bundle.save(Path("light"), SMALL, bundle.build(SMALL))  # a folder comes first
+    assert bundle.load(Path("light")).description == SMALL.model_copy(
+        update={"weights_sha256": bundle.load(Path("light")).description.weights_sha256}
+    )
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ def test_a_fit_of_little_data_for_many_steps() -> None:
 
 
 def test_a_fit_that_ends_too_soon() -> None:
-    what = found(history("days", 500, 2), 30, **{"plan.learning_rate": 1e-3, "plan.schedule": "constant"})
+    what = found(history("days", 500, 2), 80, **{"plan.learning_rate": 1e-3, "plan.schedule": "constant"})
     assert "underfitting" in what
     assert "miscalibrated" in what
 

@@ -61,7 +61,7 @@ def plain(folder: Path) -> Path:
 
 
 def engine(features: int = 1, **options: Any) -> Engine:
-    made = Engine(features=features, capacity=200, device="cpu", **options)
+    made = Engine(options.pop("bundle", Path("light")), features=features, capacity=200, device="cpu", **options)
     made.arena.open(0)
     return made
 

@@ -70,11 +70,12 @@ def whole(series: list[Filled]) -> Windows:
 @pytest.mark.parametrize("scaling", [Scaling(), STANDARD], ids=["online", "standard"])
 @pytest.mark.parametrize("context", [Context(), CONTEXT], ids=["plain", "context"])
 @pytest.mark.parametrize(("how", "gaps"), [("mask", False), ("mask", True), ("forward", True), ("forecast", True)])
+@pytest.mark.parametrize("kind", ["light", "experts"])
 def test_training_sees_what_serving_does(
-    tmp_path: Path, scaling: Scaling, context: Context, how: missing.How, gaps: bool
+    tmp_path: Path, scaling: Scaling, context: Context, how: missing.How, *, gaps: bool, kind: str
 ) -> None:
     torch.manual_seed(0)
-    description = describe(scaling=scaling, context=context, missing=missing.SERVED[how])
+    description = describe(features=kind, scaling=scaling, context=context, missing=missing.SERVED[how])
     forecaster = bundle.build(description)
     bundle.save(tmp_path, description, forecaster)
     series = recorded(gaps, len(context.covariates))
