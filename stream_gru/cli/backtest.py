@@ -64,6 +64,7 @@ def backtest(
         device=loaded.model.device,
         threads=loaded.model.threads,
         detector=loaded.detector,
+        gaps=loaded.gaps,
     )
     console = Console(stderr=True)
     with Progress(console=console) as progress:

@@ -66,6 +66,7 @@ def gates(
         device=loaded.model.device,
         threads=loaded.model.threads,
         detector=loaded.detector,
+        gaps=loaded.gaps,
     )
     with console.status(f"stepping {len(history):,} readings"):
         result = tool.run(engine, history, out, series or (file.stem if file else ""), last=last, kind=kind.value)

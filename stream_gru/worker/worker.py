@@ -198,6 +198,7 @@ class Worker:
             device=model.device,
             threads=model.threads,
             detector=self._settings.detector,
+            gaps=self._settings.gaps,
         )
         engine.bundle.description.context.require(self._settings.input.covariates)
         if self._settings.metrics.gates:

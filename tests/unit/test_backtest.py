@@ -15,7 +15,7 @@ from stream_gru.errors import StreamGruError
 COLUMNS = [
     *("series", "timestamp", "y", "yhat", "yhat_lower", "yhat_upper", "anomaly_score", "anomaly_grade"),
     *("is_anomaly", "alert", "alert_score", "level", "forecast", "model", "id"),
-    "yhat_spread",
+    *("yhat_spread", "imputed"),
 ]
 
 
