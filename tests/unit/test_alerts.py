@@ -53,6 +53,15 @@ def test_a_run_without_an_alert_says_nothing() -> None:
     assert told(ledger, output(8, anomaly=False)) == []
 
 
+def test_a_late_reading_belongs_to_no_run() -> None:
+    ledger, late = Ledger(), {"level": "late", "timestamp": 1000}
+    assert told(ledger, output(4, **late), output(5, alert=True), output(6, anomaly_score=9.0, **late)) != []
+    (resolved,) = told(ledger, output(7, anomaly=False))
+    assert (resolved.id, resolved.start, resolved.score) == ("readings-0-5", 5000, 1.5)
+    assert told(ledger, output(8, **late)) == []
+    assert ledger.firing() == 0
+
+
 def test_an_alert_shows_the_worst_reading_so_far() -> None:
     ledger = Ledger()
     (firing,) = told(ledger, output(5, anomaly_score=2.0, alert=True))

@@ -39,10 +39,11 @@ def wave(n: int) -> Floats:
     return np.sin(np.arange(n) / 5) + np.random.default_rng(0).normal(0, 0.05, n)
 
 
+@pytest.mark.parametrize("fraction", [0, 0.5])
 @pytest.mark.parametrize("back", range(1, PAST))
-def test_a_late_reading_is_held_against_what_it_would_have_been_in_time(back: int) -> None:
+def test_a_late_reading_is_held_against_what_it_would_have_been_in_time(back: int, fraction: float) -> None:
     values, feed, in_time = wave(51), Feed(), Feed()
-    at = 49.5 - back
+    at = 49 - back + fraction
     feed(np.arange(50), values[:50])
     before = feed.row()
     out = feed([at], values[50:])
