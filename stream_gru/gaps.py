@@ -65,25 +65,35 @@ def bridge(  # noqa: PLR0917  # in the order of the names of its docstring
     gap = np.where(live & (heads["timestamp"] != NEVER), readings.timestamp - heads["timestamp"], 0).astype(np.float64)
     interval, imputed = usual(heads["interval"], gap), np.zeros(len(gap), np.int64)
     if settings.policy != "carry":
-        after = settings.after or AFTER[settings.policy]
         settled = (heads["seen"] >= SETTLED).any(1)
-        lacking = np.where(settled, missed(heads["interval"], gap, after), 0)
-        rows = np.flatnonzero(lacking)
-        slots = readings.slot[rows]
-        if settings.policy == "reset":
-            alarm = heads["alarm"][rows]  # what was anomalous is still to be closed
-            arena.reset(slots, heads["offset"][rows])
-            arena.heads["alarm"][slots] = alarm
-            interval[rows] = 0
-        else:
-            apart = gap / (lacking + 1)
-            for k in range(min(lacking.max(initial=0), settings.limit)):
-                some = rows[lacking[rows] > k]
-                time = heads["timestamp"][some] + np.rint((k + 1) * apart[some]).astype(np.int64)
-                nothing = np.full((len(some), readings.value.shape[1]), np.nan)
-                imputed[some] += step(
-                    Readings(readings.slot[some], heads["offset"][some] + k + 1, time, nothing)
-                ).imputed
-        heads[rows] = arena.take(slots)
+        lacking = settled * missed(heads["interval"], gap, settings.after or AFTER[settings.policy])
+        if len(rows := np.flatnonzero(lacking)):
+            if settings.policy == "reset":
+                _reset(arena, readings.slot[rows], heads[rows])
+                interval[rows] = 0
+            else:
+                some, before = readings.take(rows), heads[rows]
+                imputed[rows] = _impute(step, some, before, lacking[rows], settings.limit)
+            heads[rows] = arena.take(readings.slot[rows])
     heads["interval"] = interval
+    return imputed
+
+
+def _reset(arena: Arena, slots: Ints, heads: Structured) -> None:
+    arena.reset(slots, heads["offset"])
+    arena.heads["alarm"][slots] = heads["alarm"]  # what was anomalous is still to be closed
+
+
+def _impute(
+    step: Callable[[Readings], Forecasts], readings: Readings, heads: Structured, lacking: Ints, limit: int
+) -> Ints:
+    """Step readings without a value at the times of those that are `lacking` (N,), evenly in the gap, up to `limit`."""
+    imputed = np.zeros(len(lacking), np.int64)
+    apart = (readings.timestamp - heads["timestamp"]) / (lacking + 1)
+    for k in range(min(int(lacking.max()), limit)):
+        some = np.flatnonzero(lacking > k)
+        time = heads["timestamp"][some] + np.rint((k + 1) * apart[some]).astype(np.int64)
+        # Offsets only have to rise: the row takes that of the reading itself at the end.
+        nothing = np.full((len(some), readings.value.shape[1]), np.nan)
+        imputed[some] += step(Readings(readings.slot[some], heads["offset"][some] + k + 1, time, nothing)).imputed
     return imputed

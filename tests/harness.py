@@ -254,7 +254,7 @@ async def _states(settings: Settings, inputs: Sequence[Any]) -> None:
             assert rows.keys() == oracle.keys()
             mine = engine.layout.parse([rows[key] for key in sorted(rows)])
             theirs = engine.layout.parse([oracle[key] for key in sorted(oracle)])
-            for name in ("offset", "timestamp"):
+            for name in ("offset", "timestamp", "interval", "made"):
                 np.testing.assert_array_equal(mine[name], theirs[name])
             for name in engine.layout.fields:
                 a, b = mine["body"][name], theirs["body"][name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_run_without_an_alert_says_nothing() -> None:
 
 
 def test_a_late_reading_belongs_to_no_run() -> None:
-    ledger, late = Ledger(), {"level": "late", "timestamp": 1000}
+    ledger, late = Ledger(), dict[str, Any](level="late", timestamp=1000)
     assert told(ledger, output(4, **late), output(5, alert=True), output(6, anomaly_score=9.0, **late)) != []
     (resolved,) = told(ledger, output(7, anomaly=False))
     assert (resolved.id, resolved.start, resolved.score) == ("readings-0-5", 5000, 1.5)
