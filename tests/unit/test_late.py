@@ -58,6 +58,27 @@ def test_a_late_reading_is_held_against_what_it_would_have_been_in_time(back: in
     assert feed.row() == before
 
 
+@pytest.mark.parametrize("policy", ["carry", "impute"])
+@pytest.mark.parametrize("seed", range(4))
+def test_so_it_is_with_uneven_and_equal_times_and_features_that_are_missing(seed: int, policy: str) -> None:
+    rng = np.random.default_rng(seed)
+    gaps = settings.Gaps.model_validate({"policy": policy, "after": 1e6})  # null values are filled in, gaps aren't
+    times = np.cumsum(rng.choice([0, 0.5, 1, 3], 40))
+    values = rng.normal(size=(40, 2))
+    values[rng.random((40, 2)) < 0.3] = NAN
+    whole = Feed(2, gaps=gaps)
+    whole(times, values)
+    moved = np.isfinite(values).any(1) | (policy == "impute")
+    reach = times[np.flatnonzero(moved)[-PAST]]
+    for at in rng.uniform(reach, times[-1], 5):
+        known = int(np.searchsorted(times, at, "right"))
+        part = Feed(2, gaps=gaps)
+        part(times[:known], values[:known])
+        expected, late_one = part([at], [[0.0, 0.0]]), whole([at], [[0.0, 0.0]])
+        np.testing.assert_allclose(late_one.yhat, expected.yhat, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(late_one.upper, expected.upper, rtol=1e-6, atol=1e-6)
+
+
 def test_nothing_is_said_where_the_ring_does_not_reach() -> None:
     feed = Feed()
     feed(np.arange(50), wave(50))
