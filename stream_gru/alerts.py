@@ -4,7 +4,8 @@ The anomalies topic holds every reading with `is_anomaly` and the first one afte
 stretch of one series. It begins as `PENDING` with its first anomalous reading and starts `FIRING` at the first reading
 with `alert`: `is_anomaly` says how the series is, `alert` says that someone should be told now, and telling people is
 what this topic is for. It ends with the first reading that is not anomalous, or when the series falls silent; a series
-that returns from its silence still anomalous fires again at once, for its end has been announced.
+that returns from its silence still anomalous fires again at once, for its end has been announced. A reading that came
+late belongs to no run: it says how the series was.
 
 Whoever reads the alerts sees each run once: `firing`, then `resolved`, under one id, the output id of the run's first
 reading. The same record may come again, from the scorer (a new record with the old id) or from Kafka (the same record):
@@ -155,6 +156,8 @@ class Ledger:
         """What (output, place, Kafka timestamp, position) records, in the order of their positions, change."""
         change = Change()
         for output, place, seen, position in records:
+            if output.level == "late":
+                continue
             key = (place.topic, output.series)
             run = change.runs.get(key) or self.runs.get(key)
             if run.covers(output, place) if run else self.cursor.covers(output, place):

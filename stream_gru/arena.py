@@ -1,9 +1,9 @@
 """Every resident row: series key -> slot, free slots, copies of what changed.
 
 A slot is the index of a row. The bodies of all rows are ONE contiguous tensor on the device; their heads, which decide
-whether a reading is applied at all, stay on the host. A partition is a small integer that the caller hands out when it
-is assigned. Beside each row the host keeps when it was last seen, whether it changed since the last cut, and whether it
-lies in a checkpoint that the store has not confirmed yet.
+whether a reading is applied at all, and their past forecasts stay on the host. A partition is a small integer that the
+caller hands out when it is assigned. Beside each row the host keeps when it was last seen, whether it changed since the
+last cut, and whether it lies in a checkpoint that the store has not confirmed yet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from stream_gru.batch import Ints
 from stream_gru.errors import StoreError, StreamGruError
-from stream_gru.row import Layout, RowBytes, Structured, as_bytes
+from stream_gru.row import PAST, Layout, RowBytes, Structured, as_bytes, words
 
 _LAST_TICK = 2**31 - 1
 _RECENT = 2  # batches: the one being admitted and the one being stepped keep their rows
@@ -58,6 +58,7 @@ class Arena:
         self.fresh = fresh.tobytes()
         # Left uninitialised so that the system commits memory only as rows are written.
         self.heads = np.empty(capacity, layout.head)
+        self.past = np.empty((capacity, PAST), layout.past)
         self.bodies = torch.empty((capacity, layout.features * layout.width), device=device)
         self._slots: dict[int, dict[bytes, int]] = {}  # partition -> series -> slot
         self._unconfirmed: dict[int, deque[Ints]] = {}  # partition -> slots of each unconfirmed cut, oldest first
@@ -212,20 +213,30 @@ class Arena:
         self._release(slots)
         return evicted
 
+    def take(self, slots: Ints) -> Structured:
+        """A copy of heads, (n,)."""
+        return np.take(words(self.heads), slots, 0).view(self.layout.head)[:, 0]
+
+    def put(self, slots: Ints, heads: Structured) -> None:
+        """Overwrite heads (n,) at distinct slots."""
+        words(self.heads)[slots] = words(heads)
+
     def read(self, slots: Ints) -> RowBytes:
         """A copy of rows, (n, row_bytes)."""
-        head = self.layout.head.itemsize
+        head, body = self._bounds()
         rows = np.empty((len(slots), self.layout.row_bytes), np.uint8)
-        rows[:, :head] = self.heads[slots].view(np.uint8).reshape(-1, head)
+        rows[:, :head] = self.take(slots).view(np.uint8).reshape(-1, head)
+        rows[:, head:body] = self.past[slots].view(np.uint8).reshape(-1, body - head)
         bodies = self.bodies.index_select(0, torch.from_numpy(slots).to(self.device)).cpu().numpy()
-        rows[:, head:] = bodies.view(np.uint8)
+        rows[:, body:] = bodies.view(np.uint8)
         return rows
 
     def write(self, slots: Ints, rows: RowBytes) -> None:
         """Overwrite rows, (n, row_bytes), at distinct slots."""
-        head = self.layout.head.itemsize
+        head, body = self._bounds()
         self.heads[slots] = np.ascontiguousarray(rows[:, :head]).view(self.layout.head)[:, 0]
-        bodies = torch.from_numpy(np.ascontiguousarray(rows[:, head:]).view(np.float32)).to(self.device)
+        self.past[slots] = np.ascontiguousarray(rows[:, head:body]).view(self.layout.past)
+        bodies = torch.from_numpy(np.ascontiguousarray(rows[:, body:]).view(np.float32)).to(self.device)
         self.bodies.index_copy_(0, torch.from_numpy(slots).to(self.device), bodies)
 
     def reset(self, slots: Ints, offset: Ints) -> None:
@@ -233,6 +244,11 @@ class Arena:
         self.write(slots, self._parse(len(slots), None))
         self.heads["offset"][slots] = offset
         self.mark_dirty(slots)
+
+    def _bounds(self) -> tuple[int, int]:
+        """Where in a row's bytes the past begins, and the body."""
+        head = self.layout.head.itemsize
+        return head, head + PAST * self.layout.past.itemsize
 
     def _parse(self, n: int, rows: Sequence[bytes | None] | None) -> RowBytes:
         """`n` rows as they came from the store, (n, row_bytes)."""

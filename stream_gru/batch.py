@@ -25,7 +25,7 @@ class Level(IntEnum):
     NORMAL = 1
     ANOMALY = 2
     MISSING = 3  # the value was null: nothing to score
-    LATE = 4  # older than the last reading of its series: state unchanged
+    LATE = 4  # older than the last reading of its series: held against the forecast of its time, state unchanged
     COVERED = 5  # a replayed record that the row already reflects (rule R12): nothing is published
 
 
@@ -53,7 +53,7 @@ class Readings:
 class Forecasts:
     """What the engine says of N readings, in their order. K steps ahead, F features.
 
-    Intervals are central 90%. Values that do not exist (no forecast yet, a missing or late reading) are NaN.
+    Intervals are central 90%. Values that do not exist (no forecast yet, a missing reading) are NaN.
     """
 
     y: Floats  # (N, F) the reading itself
@@ -70,6 +70,7 @@ class Forecasts:
     closes: Bools  # (N,) the first reading of a series that is not anomalous after anomalous ones
     level: npt.NDArray[np.int8]  # (N,) a Level
     quantiles: Floats  # (N, Q, F) yhat, lower, upper and whatever other levels the model has, rising
+    imputed: Ints  # (N,) steps that were filled in with forecasts: readings missed before this one, or its null value
 
     def __len__(self) -> int:
         return len(self.level)

@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from stream_gru import calibration, detector, features, settings
+from stream_gru import calibration, detector, features, gaps, late, settings
 from stream_gru.arena import Arena
 from stream_gru.batch import Bools, Floats, Forecasts, Ints, Level, Readings, waves
 from stream_gru.errors import BundleError, DataError, SettingsError
@@ -50,6 +50,7 @@ class Engine:
         device: str = "auto",
         threads: int = 1,
         detector: settings.Detector | None = None,
+        gaps: settings.Gaps | None = None,
         horizons: Sequence[int] = (),
     ) -> None:
         """`bundle` is a folder, none: the one in the package. `features` is how many values a reading has, or their
@@ -61,6 +62,7 @@ class Engine:
         self.capacity = capacity
         self.detector = detector or settings.Detector()
         self._asked = horizons
+        self.gaps = gaps or settings.Gaps()
         self.watch: Watch | None = None  # looks on at each step
         self._scored = 0  # readings that `score` was given
         torch.set_num_threads(threads)
@@ -94,7 +96,10 @@ class Engine:
         self._limits = detector.Constants.on(self.device)
         network, description = self._forecaster.network, bundle.description
         self._parts = [features.OBSERVED, features.OBSERVED + len(detector.Youth._fields)]  # of `_columns`
-        self._fills = description.missing != "mask"
+        imputes = self.gaps.policy == "impute"  # whatever the bundle does with null values
+        self._guesses = imputes or description.missing == "forecast"
+        self._fills = imputes or description.missing != "mask"
+        self._most = self.gaps.limit if imputes else gaps.NO_LIMIT * self._fills  # values in a row that are filled in
         levels = len(self._forecaster.levels)
         columns = {"features": self._forecaster.features.size, "made": levels, "tracked": levels}
         columns |= {"waiting": bundle.horizons[0], **detector.FIELDS}
@@ -162,7 +167,8 @@ class Engine:
     def step(self, readings: Readings) -> Forecasts:
         """Score N readings and learn from them, in order. The rows that changed are marked dirty.
 
-        A reading that its row covers already gets the level COVERED, an older one LATE; neither changes anything.
+        A reading that its row covers already gets the level COVERED; an older one gets LATE and is held against the
+        forecast of its time. Neither changes anything.
         """
         n = len(readings)
         parts = [(i, self._wave(readings if len(i) == n else readings.take(i))) for i in waves(readings.slot)]
@@ -172,15 +178,16 @@ class Engine:
 
     def _wave(self, readings: Readings) -> Forecasts:
         """Step distinct slots."""
-        heads = self.arena.heads[readings.slot]
+        heads = self.arena.take(readings.slot)
+        covered = heads["offset"] >= readings.offset
+        behind = readings.timestamp < heads["timestamp"]
+        live = ~(covered | behind)
+        imputed = gaps.bridge(self.gaps, self.arena, readings, heads, live, self._wave)
         last, seen = heads["last"], heads["seen"]
         y, covariates = np.split(readings.value, [last.shape[1]], axis=1)
-        covered = heads["offset"] >= readings.offset
-        late = readings.timestamp < heads["timestamp"]
-        live = ~(covered | late)
         missing = np.isnan(y)
         present = ~missing & live[:, None]
-        filled = missing & live[:, None] & (seen > 0) if self._fills else np.zeros_like(present)
+        filled = gaps.fill(heads, present, missing & live[:, None], self._most)
         pairs = np.flatnonzero(present | filled)  # (N,) of the B F values
         of, feature = np.divmod(pairs, y.shape[1])
 
@@ -204,7 +211,7 @@ class Engine:
         steps = np.full((levels + 3 * len(self.steps), y.size), np.nan)
         steps[:, pairs] = out[1 : len(steps) + 1]
         made = steps[:levels].reshape(levels, *y.shape) + last
-        now = np.where(filled, made[band[0]] if self.bundle.description.missing == "forecast" else last, y)
+        now = np.where(filled, made[band[0]] if self._guesses else last, y)
         ahead = steps[levels:].reshape(len(self.steps), 3, *y.shape) + now  # (1 + K, 3, B, F)
         spread = np.full(y.shape, np.nan)
         if self._forecaster.size > 1:
@@ -215,7 +222,7 @@ class Engine:
         level = np.where(verdict.is_anomaly, _ANOMALY, _NORMAL)
         level[~old_enough] = Level.WARMUP
         level[~some] = Level.MISSING
-        level[late] = Level.LATE
+        level[behind] = Level.LATE
         level[covered] = Level.COVERED
 
         stepped = present | filled
@@ -226,9 +233,10 @@ class Engine:
         heads["offset"] = np.where(live, readings.offset, heads["offset"])
         heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
         heads["alarm"] = np.where(some, verdict.alarm, heads["alarm"])
-        self.arena.heads[readings.slot] = heads
+        late.keep(self.arena.past, readings.slot, heads, stepped, ahead[0])
+        self.arena.put(readings.slot, heads)
         nothing = np.where(old_enough, 0, np.nan)
-        return Forecasts(
+        forecasts = Forecasts(
             y,
             made[band[0]],
             made[band[1]],
@@ -243,7 +251,10 @@ class Engine:
             verdict.closes & some,
             level,
             made.transpose(1, 0, 2),
+            imputed + filled.any(1),
         )
+        late.judge(forecasts, readings, heads, self.arena.past, self.detector)
+        return forecasts
 
     def _columns(
         self, arrival: features.Arrival, feature: Ints, covariates: Floats, filled: Bools
@@ -285,7 +296,7 @@ class Engine:
         middle = slice(forecaster.band[0], forecaster.band[0] + 1)
         if self._fills:
             filled, extras = extras[-1:] > 0, extras[:-1]
-            guess = made[middle] if self.bundle.description.missing == "forecast" else torch.zeros_like(made[middle])
+            guess = made[middle] if self._guesses else torch.zeros_like(made[middle])
             observations = features.imputed(observations, filled, guess)
         observed = features.Observation.of(observations)
         # score, against forecasts made before this reading

@@ -53,6 +53,7 @@ def frame(
         pl.lit(model).alias("model"),
         pl.lit(pl.Series("id", ids, pl.String)),
         _quantity("yhat_spread", forecasts.spread, features),
+        pl.lit(pl.Series("imputed", forecasts.imputed)),
     )
 
 

@@ -45,6 +45,8 @@ class OutputRecord(msgspec.Struct, gc=False):
     id: str  # topic-partition-offset of the reading; in a backtest file-row
     # How far the members of an ensemble were apart on yhat, a standard deviation; only where there is one.
     yhat_spread: Quantity | msgspec.UnsetType = msgspec.UNSET
+    # Steps filled in with the model's own forecasts, where any: readings missed before this one, or its null value.
+    imputed: int | msgspec.UnsetType = msgspec.UNSET
 
 
 _DECODER = msgspec.json.Decoder(OutputRecord)

@@ -157,6 +157,20 @@ class Detector(Section):
     threshold: float = Field(1.0, gt=0, description="multiplies the score that counts as 1; larger = fewer anomalies")
 
 
+class Gaps(Section):
+    """What becomes of a series when readings or values are missing."""
+
+    policy: Literal["carry", "reset", "impute"] = Field(
+        "carry",
+        description="carry: go on where it stopped, knowing how long ago; reset: start anew after a gap; "
+        "impute: fill missed readings and null values with the model's own forecasts",
+    )
+    after: float | None = Field(
+        None, ge=1.5, description="usual intervals of the series that make a gap; none: 24 to reset, 1.5 to impute"
+    )
+    limit: int = Field(24, ge=1, le=1000, description="steps in a row that are filled in at most")
+
+
 class Metrics(Section):
     """The HTTP server of /metrics, /health and /ready."""
 
@@ -199,6 +213,7 @@ class Settings(BaseSettings):
     state: State = State()
     model: Model = Model()
     detector: Detector = Detector()
+    gaps: Gaps = Gaps()
     metrics: Metrics = Metrics()
     worker: Worker = Worker()
     alerts: Alerts = Alerts()

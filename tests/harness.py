@@ -229,7 +229,13 @@ def _close(a: float | None, b: float | None, tolerance: float) -> bool:
 
 async def _states(settings: Settings, inputs: Sequence[Any]) -> None:
     """Every row in the store is the one that an oracle computes, and every stored offset is the log's end."""
-    engine = Engine(settings.model.bundle, features=settings.input.values, detector=settings.detector, device="cpu")
+    engine = Engine(
+        settings.model.bundle,
+        features=settings.input.values,
+        detector=settings.detector,
+        gaps=settings.gaps,
+        device="cpu",
+    )
     codec = codecs.load(settings.input, (1, *engine.bundle.horizons))
     store = stores.connect(settings.state.url.get_secret_value(), buckets=settings.state.buckets, timeout_s=10)
     await store.open()
@@ -248,7 +254,7 @@ async def _states(settings: Settings, inputs: Sequence[Any]) -> None:
             assert rows.keys() == oracle.keys()
             mine = engine.layout.parse([rows[key] for key in sorted(rows)])
             theirs = engine.layout.parse([oracle[key] for key in sorted(oracle)])
-            for name in ("offset", "timestamp"):
+            for name in ("offset", "timestamp", "interval", "made"):
                 np.testing.assert_array_equal(mine[name], theirs[name])
             for name in engine.layout.fields:
                 a, b = mine["body"][name], theirs["body"][name]

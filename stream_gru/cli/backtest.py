@@ -65,6 +65,7 @@ def backtest(
         threads=loaded.model.threads,
         detector=loaded.detector,
         horizons=loaded.model.horizons,
+        gaps=loaded.gaps,
     )
     console = Console(stderr=True)
     with Progress(console=console) as progress:

@@ -67,6 +67,7 @@ def gates(
         threads=loaded.model.threads,
         detector=loaded.detector,
         horizons=loaded.model.horizons,
+        gaps=loaded.gaps,
     )
     with console.status(f"stepping {len(history):,} readings"):
         result = tool.run(engine, history, out, series or (file.stem if file else ""), last=last, kind=kind.value)

@@ -54,6 +54,7 @@ class Writer:
             repeat(model),
             ids,
             self._spread(forecasts.spread),
+            _counts(forecasts.imputed),
         ]
         return encode_each(map(OutputRecord, *columns))
 
@@ -87,6 +88,11 @@ def shorten(x: Floats) -> Floats:
     power = _POWERS[np.clip(digits, -300, 300) + 300]
     shortened: Floats = np.rint(x * power) / power
     return shortened
+
+
+def _counts(column: Ints) -> Iterable[Any]:
+    """(N,) -> as many numbers, but nothing at all for 0."""
+    return [count or msgspec.UNSET for count in column.tolist()] if column.any() else repeat(msgspec.UNSET)
 
 
 def _score(x: Floats) -> Floats:

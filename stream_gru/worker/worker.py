@@ -199,6 +199,7 @@ class Worker:
             threads=model.threads,
             detector=self._settings.detector,
             horizons=model.horizons,
+            gaps=self._settings.gaps,
         )
         engine.bundle.description.context.require(self._settings.input.covariates)
         if self._settings.metrics.gates:

@@ -247,6 +247,7 @@ def forecast_columns(draw: st.DrawFn, n: int, k: int, f: int) -> Forecasts:
         closes=flags(),
         level=np.array(draw(st.lists(levels, min_size=n, max_size=n)), np.int8),
         quantiles=np.zeros((n, 3, f)),
+        imputed=np.array(draw(st.lists(st.integers(0, 1000), min_size=n, max_size=n)), np.int64),
     )
 
 
@@ -282,6 +283,7 @@ def test_outputs_come_back(name: str, mapping: str, horizons: tuple[int, ...], d
         else:
             same(record.yhat_spread, forecasts.spread[i])
         assert [step.step for step in record.forecast] == list(horizons)
+        assert record.imputed == (forecasts.imputed[i] or msgspec.UNSET)
         for k, step in enumerate(record.forecast):
             for part, quantity in enumerate((step.yhat, step.yhat_lower, step.yhat_upper)):
                 same(quantity, forecasts.ahead[i, k, part])

@@ -13,7 +13,6 @@ from stream_gru.batch import Floats
 from stream_gru.cli import app
 from stream_gru.errors import DataError
 from stream_gru.models import bundle
-from stream_gru.models.network import VARIANTS
 from stream_gru.tools import advise, seasons
 from stream_gru.tools.traits import Traits, beat, grid, measure, noise, runs, told, wander
 from stream_gru.training import data, trial
@@ -203,7 +202,7 @@ def test_a_week_asks_for_weekdays() -> None:
 
 def test_a_day_needs_no_memory_since_the_clock_tells_it() -> None:
     advice = advise.advise(traits(period=24, step_ms=HOUR_MS, repeats=0.8, **LONG))
-    assert advice.recipe.network == VARIANTS["gru"]
+    assert advice.recipe.network == bundle.load().description.network
     assert "hour of the day" in because(advice, "period")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,15 @@ def test_a_run_without_an_alert_says_nothing() -> None:
     ledger = Ledger()
     assert told(ledger, output(5), output(6), output(7, anomaly=False)) == []
     assert told(ledger, output(8, anomaly=False)) == []
+
+
+def test_a_late_reading_belongs_to_no_run() -> None:
+    ledger, late = Ledger(), dict[str, Any](level="late", timestamp=1000)
+    assert told(ledger, output(4, **late), output(5, alert=True), output(6, anomaly_score=9.0, **late)) != []
+    (resolved,) = told(ledger, output(7, anomaly=False))
+    assert (resolved.id, resolved.start, resolved.score) == ("readings-0-5", 5000, 1.5)
+    assert told(ledger, output(8, **late)) == []
+    assert ledger.firing() == 0
 
 
 def test_an_alert_shows_the_worst_reading_so_far() -> None:

@@ -15,7 +15,7 @@ from stream_gru.errors import StreamGruError
 COLUMNS = [
     *("series", "timestamp", "y", "yhat", "yhat_lower", "yhat_upper", "anomaly_score", "anomaly_grade"),
     *("is_anomaly", "alert", "alert_score", "level", "forecast", "model", "id"),
-    "yhat_spread",
+    *("yhat_spread", "imputed"),
 ]
 
 
@@ -59,6 +59,17 @@ def test_one_table_a_file_with_the_output_record(tmp_path: Path) -> None:
     assert len(pl.read_csv(out / "two.csv")) == 100
     for name in ("one", "two"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gaps_are_filled_in_where_the_settings_say_so(tmp_path: Path) -> None:
+    write(tmp_path / "whole.csv", 100, spike=None)
+    lines = (tmp_path / "whole.csv").read_text().splitlines()
+    (tmp_path / "gappy.csv").write_text("\n".join(lines[:81] + lines[84:]))
+    options = ["--time", "timestamp", "--value", "value", "--format", "parquet"]
+    for name, more in {"carry": [], "impute": ["--set", "gaps.policy=impute"]}.items():
+        backtest(tmp_path / "gappy.csv", *options, "--out", tmp_path / name, *more)
+        imputed = pl.read_parquet(tmp_path / name / "gappy.parquet")["imputed"]
+        assert imputed.to_list() == [0] * 80 + [3 if name == "impute" else 0] + [0] * 16
 
 
 def test_files_side_by_side_are_as_files_alone(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def forecasts(features: int) -> Forecasts:
         closes=~flag,
         level=np.array([Level.ANOMALY, Level.MISSING], np.int8),
         quantiles=np.zeros((2, 3, features)),
+        imputed=np.array([0, 0]) if features == 1 else np.array([0, 3]),
     )
 
 
@@ -63,7 +64,7 @@ def encode(features: int) -> list[bytes]:
 
 def test_one_value() -> None:
     first, second = encode(1)
-    assert list(json.loads(first)) == list(json.loads(second)) == NAMES == list(OutputRecord.__struct_fields__)[:-1]
+    assert list(json.loads(first)) == list(json.loads(second)) == NAMES == list(OutputRecord.__struct_fields__)[:-2]
     assert decode_output(first) == OutputRecord(
         series='"é"\n',
         timestamp=1,
@@ -90,7 +91,8 @@ def test_one_value() -> None:
 def test_several_values_are_objects_by_name() -> None:
     first, second = (json.loads(record) for record in encode(2))
     assert list(first) == [*NAMES, "yhat_spread"]
-    assert list(second) == NAMES  # nothing there to be apart on
+    assert list(second) == [*NAMES, "imputed"]  # nothing there to be apart on
+    assert second["imputed"] == 3
     assert first["yhat_spread"] == {"a": 0.25, "b": 0.1}
     assert first["y"] == {"a": 21.5, "b": 0.1}
     assert first["yhat_upper"] == {"a": 21.0, "b": 0.4}
