@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,3 +141,21 @@ def test_what_is_said_again_after_a_restart_agrees(
     said = again.level != Level.COVERED
     assert (said | (np.array(ahead)[rest.slot] > rest.offset)).all()
     assert_same(again.take(said), first.take(slice(position, None)).take(said), log.value)
+
+
+@pytest.mark.parametrize("bundle", ["light", "zero-shot"])
+def test_the_future_is_not_seen(bundle: str) -> None:
+    """A prefix of a log has the outputs that it has within the whole."""
+    rng = np.random.default_rng(0)
+    n, hour = 3 * 700, 3_600_000
+    row = np.arange(n) // 3
+    value = np.sin(row * 2 * np.pi / 24) + rng.normal(0, 0.2, n) + np.arange(n) % 3 * 1000
+    value[1500] += 30  # in what the prefix does not have
+    value[1650:] -= 5
+    log = Readings(np.arange(n) % 3, np.arange(n), 1_700_000_000_000 + row * hour, value[:, None])
+    engine = Engine(Path(bundle), capacity=3)
+    whole = run(engine, log, [])
+    for end in (1, 450, 1499):
+        prefix = run(engine, log.take(slice(end)), [])
+        assert_same(prefix, whole.take(slice(end)), log.value[:end])
+    assert whole.is_anomaly[1500:].any()

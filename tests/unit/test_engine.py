@@ -252,3 +252,39 @@ def test_cuda_agrees_with_the_cpu() -> None:
 def test_the_package_gives_the_engine_without_importing_torch_for_help() -> None:
     code = "import sys, stream_gru; assert 'torch' not in sys.modules; assert stream_gru.Engine.__name__ == 'Engine'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_any_step_may_be_asked_for() -> None:
+    own, asked = Engine(capacity=1), Engine(capacity=1, horizons=(24, 2))
+    assert own.steps == (1, 12, 36)
+    waits = asked.steps[-1]
+    assert asked.steps == (1, 2, 24, waits)
+    value = np.sin(np.arange(200) / 4)
+    time = 1_700_000_000_000 + 3_600_000 * np.arange(200)
+    some, other = (each.score(["a"] * 200, time, value) for each in (own, asked))
+    for column in ("yhat", "yhat_lower", "anomaly_score", "is_anomaly"):
+        assert some[column].to_list() == pytest.approx(other[column].to_list(), abs=1e-6)
+    ahead = [{step["step"]: step["yhat"] for step in table["forecast"][-1]} for table in (some, other)]
+    assert ahead[0][waits] == pytest.approx(ahead[1][waits], abs=1e-6)
+    assert set(ahead[1]) == {1, 2, 24, waits}
+
+
+@pytest.mark.parametrize(
+    ("bundle", "horizons", "what"),
+    [("light", (24,), "light@.* forecasts the steps 1, 12, 36 only"), ("zero-shot", (1, 5), "between 2 and 1000")],
+)
+def test_steps_that_cannot_be_had_are_said(bundle: str, horizons: tuple[int, ...], what: str) -> None:
+    with pytest.raises(SettingsError, match=what):
+        Engine(Path(bundle), horizons=horizons)
+
+
+def test_all_levels_of_the_forecast_are_there() -> None:
+    engine = Engine(capacity=1)
+    engine.arena.open(0)
+    (slot,) = engine.arena.admit(0, [b"a"])
+    n = 100
+    value = np.random.default_rng(0).normal(size=(n, 1))
+    out = engine.step(Readings(np.full(n, slot), np.arange(n), 1_700_000_000_000 + 1000 * np.arange(n), value))
+    low, middle, high = (out.quantiles[1:, engine.levels.index(level)] for level in (0.05, 0.5, 0.95))
+    assert (np.diff(out.quantiles[1:], axis=1) >= 0).all()
+    np.testing.assert_array_equal(np.stack([low, middle, high]), [out.lower[1:], out.yhat[1:], out.upper[1:]])

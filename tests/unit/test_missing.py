@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_gru import detector, features
+from stream_gru import detector
 from stream_gru.context import Context
 from stream_gru.engine import Engine
 from stream_gru.models import bundle
@@ -133,7 +133,9 @@ def test_a_value_of_our_own_moves_the_series_on_and_is_no_evidence(tmp_path: Pat
     before = engine.arena.bodies.clone().view(-1)
     (level,) = engine.score(["a"], time[99:], [None])["level"]
     after = engine.arena.bodies.view(-1)
-    start = features.Light.size + 3 + 3 + engine.bundle.horizons[0]
+    names = list(engine.layout.fields)
+    first = names.index(next(iter(detector.FIELDS)))
+    start = sum(engine.layout.fields[name] for name in names[:first])
     judging = slice(start, start + sum(detector.FIELDS.values()))
     assert level == "missing"
     assert bool((after[judging] == before[judging]).all())
