@@ -7,7 +7,7 @@ from typing import Literal
 from stream_gru.features.experts import Experts
 from stream_gru.features.light import Light
 from stream_gru.features.observation import OBSERVED, Arrival, Observation, imputed, observe
-from stream_gru.features.set import FeatureSet, Table, View
+from stream_gru.features.set import FeatureSet, Table, View, asinh
 
 __all__ = [
     "OBSERVED",
@@ -19,6 +19,7 @@ __all__ = [
     "Observation",
     "Table",
     "View",
+    "asinh",
     "find",
     "imputed",
     "observe",

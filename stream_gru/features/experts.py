@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stream_gru.features.observation import Observation
-from stream_gru.features.set import FeatureSet, Table, View
+from stream_gru.features.set import FeatureSet, Table, View, asinh
 
 _LEVELS = (0.005, 0.2, 0.05, 0.1, 0.35, 0.6, 0.85)  # rates of the smoothers
 _SMOOTHERS = slice(2, 7)  # those of them that the best one is chosen from
@@ -159,7 +159,7 @@ class Experts(FeatureSet):
         one = new.slow + observed.floor
         moves = self._moves(new, observed, table, one, steps)
         new = new._replace(forecasts=moves[0])
-        innovation = misses.gather(0, old.errors.argmin(0, keepdim=True))
+        innovation = _of_least(old.errors, misses)
         return torch.cat(new), _view(new, moves, observed, innovation, observed.scale if fixed else one)
 
     def _learn(self, old: _State, dx: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +196,7 @@ class Experts(FeatureSet):
             [levels, new.trend * reach, torch.cat([then, then - now, then + new.offsets], 1).nan_to_num(0.0)], 1
         )
         regression = (new.theta * _terms(new, known[0], one)).sum(0, keepdim=True).clamp(-_CLIP, _CLIP) * one
-        smoother = new.levels[_SMOOTHERS].gather(0, new.smoother_errors.argmin(0, keepdim=True))
+        smoother = _of_least(new.smoother_errors, new.levels[_SMOOTHERS])
         return torch.cat([known, torch.cat([regression, smoother]).expand(len(steps), -1, -1)], 1)
 
     def _profiles(self, new: _State, observed: Observation, table: Table, ahead: Tensor) -> Tensor:
@@ -211,6 +211,12 @@ class Experts(FeatureSet):
         return mean - observed.height
 
 
+def _of_least(errors: Tensor, values: Tensor) -> Tensor:
+    """Of (k, N) values that with the least error, (1, N); of several the mean. Faster than argmin and gather."""
+    least = (errors == errors.amin(0, keepdim=True)).float()
+    return (values * least).sum(0, keepdim=True) / least.sum(0, keepdim=True)
+
+
 def _terms(state: _State, forecasts: Tensor, one: Tensor) -> Tensor:
     """What the regression goes by, (8, N): differences, two smoothers, the day, the changes of day and week."""
     parts = [state.lags, state.levels[:1], state.levels[3:4], forecasts[3:4], forecasts[5:7]]
@@ -219,11 +225,11 @@ def _terms(state: _State, forecasts: Tensor, one: Tensor) -> Tensor:
 
 def _view(state: _State, moves: Tensor, observed: Observation, innovation: Tensor, one: Tensor) -> View:
     errors = state.errors + observed.floor
-    unit, best = errors.min(0, keepdim=True)
-    favourite = torch.cat([torch.zeros_like(unit), moves[0]]).gather(0, best)
+    unit = errors.amin(0, keepdim=True)
+    favourite = _of_least(errors, torch.cat([torch.zeros_like(unit), moves[0]]))
     low, high = state.bounds.chunk(2)
     signed = torch.cat([moves[0], state.lags, favourite, innovation, observed.y, state.offsets]) / one
-    signed = signed.asinh()
+    signed = asinh(signed)
     sizes = (torch.cat([errors, unit, state.fast + observed.floor, state.spread + observed.floor]) / one).log()
     rest = [state.unchanged, low / (low - high - observed.floor), state.interval, observed.log_gap]
     rest += [observed.log_seen.clamp(max=_OLD), observed.cosine, observed.sine]

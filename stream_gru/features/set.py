@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from stream_gru.features.observation import Observation
@@ -22,6 +23,12 @@ class Table(NamedTuple):
 
     flat: Tensor  # all rows end to end
     at: Tensor  # (N,) where that of each series begins
+
+
+def asinh(x: Tensor) -> Tensor:
+    """Of float32, up to 1e18; torch's own kernel for CPUs is not vectorised."""
+    size = x.abs().clamp(max=1e18)
+    return torch.copysign((size + torch.addcmul(size.new_ones(()), size, size).sqrt()).log(), x)
 
 
 class FeatureSet(nn.Module):

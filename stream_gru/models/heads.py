@@ -9,7 +9,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-from stream_gru.features import FeatureSet, View
+from stream_gru.features import FeatureSet, View, asinh
 
 _LARGEST = 12.0  # sinh of it, in units, is the farthest that a quantile leaves the anchors: 80,000
 _GAUSSIAN = 1.25  # the deviation of a normal distribution, in mean absolute errors
@@ -81,7 +81,7 @@ class SharedHead(Head):
         made = [self._mixed(near[None], errors * self.prior[0], view.moves[:1], view.unit)]
         if len(steps) > 1:
             ahead = steps[1:, None]
-            moves = (view.moves[1:] / view.unit).asinh().clamp(-_LARGEST, _LARGEST)
+            moves = asinh(view.moves[1:] / view.unit).clamp(-_LARGEST, _LARGEST)
             log = ahead.log().expand(-1, 1, moves.shape[-1])
             given = torch.cat([moves, log, log * log * 0.25], 1)  # (S - 1, A + 1, N)
             past = torch.addmm(self.far.bias[:, None], self.far.weight, output.T)
