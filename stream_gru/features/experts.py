@@ -1,7 +1,8 @@
-"""Twelve cheap online forecasters in the row, and how each of them has been doing: the network mixes them.
+"""Thirteen cheap online forecasters in the row, and how each of them has been doing: the network mixes them.
 
-Smoothers (Brown 1959), the profile of a day and of a week, and a regression over all of them by recursive least squares
-(Haykin 2002). A new series is forecast from its first readings, since whichever of them suits it is known soon.
+Smoothers and a line through two of them (Brown 1959), the profile of a day and of a week, and a regression over all of
+them by recursive least squares (Haykin 2002). A new series is forecast from its first readings, since whichever of them
+suits it is known soon.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from stream_gru.features.set import FeatureSet, Table, View, asinh
 
 _LEVELS = (0.005, 0.2, 0.05, 0.1, 0.35, 0.6, 0.85)  # rates of the smoothers
 _SMOOTHERS = slice(2, 7)  # those of them that the best one is chosen from
-_ANCHORS = 12  # the last value, two smoothers, trend, day, week, change of the day, of the week, day and week at the
-# present level, regression, best smoother
+_ANCHORS = 13  # the last value, two smoothers, trend, day, week, change of the day, of the week, day and week at the
+# present level, line, regression, best smoother
+_QUICK, _STEADY = 1, 2  # smoothers that the line goes through
+_LAG = tuple((1 - _LEVELS[i]) / _LEVELS[i] for i in (_QUICK, _STEADY))  # readings that they lie behind on a line
 _SEASONS = slice(4, 6)  # of them: day and week
 _ERROR, _SMOOTHER_ERROR = 0.03, 0.03  # rates of the running errors
 _TREND, _FAST, _SLOW, _SPREAD, _UNCHANGED = 0.15, 0.15, 0.01, 0.005, 0.05
@@ -96,7 +99,7 @@ class Experts(FeatureSet):
 
     size = sum(_PARTS.values())
     table = _DAY + _WEEK
-    inputs = 41
+    inputs = 43
     anchors = _ANCHORS
     usual = slice(_SLOW_ROW, _SLOW_ROW + 1)
     errors = slice(_ANCHORS + 2, 2 * _ANCHORS + 2)
@@ -191,10 +194,11 @@ class Experts(FeatureSet):
         seasons = self._profiles(new, observed, table, torch.nn.functional.pad(steps, (0, 0, 1, 0)))
         now, then = seasons[:1], seasons[1:]  # (S, 2, N)
         reach = ((1 - _DAMPING**steps) / (1 - _DAMPING))[:, None]
+        quick, steady = new.levels[_QUICK], new.levels[_STEADY]
+        line = quick + (quick - steady) * ((_LAG[0] + steps) / (_LAG[1] - _LAG[0]))  # (S, N)
+        seasonal = torch.cat([then, then - now, then + new.offsets], 1).nan_to_num(0.0)
         levels = new.levels[:2].expand(len(steps), -1, -1)
-        known = torch.cat(
-            [levels, new.trend * reach, torch.cat([then, then - now, then + new.offsets], 1).nan_to_num(0.0)], 1
-        )
+        known = torch.cat([levels, new.trend * reach, seasonal, line[:, None]], 1)
         regression = (new.theta * _terms(new, known[0], one)).sum(0, keepdim=True).clamp(-_CLIP, _CLIP) * one
         smoother = _of_least(new.smoother_errors, new.levels[_SMOOTHERS])
         return torch.cat([known, torch.cat([regression, smoother]).expand(len(steps), -1, -1)], 1)
@@ -233,5 +237,7 @@ def _view(state: _State, moves: Tensor, observed: Observation, innovation: Tenso
     sizes = (torch.cat([errors, unit, state.fast + observed.floor, state.spread + observed.floor]) / one).log()
     rest = [state.unchanged, low / (low - high - observed.floor), state.interval, observed.log_gap]
     rest += [observed.log_seen.clamp(max=_OLD), observed.cosine, observed.sine]
-    x = torch.cat([signed[:14], sizes[:_ANCHORS], signed[14:], sizes[_ANCHORS:], *rest]).clamp(-_LIMIT, _LIMIT)
+    x = torch.cat([signed[: _ANCHORS + 2], sizes[:_ANCHORS], signed[_ANCHORS + 2 :], sizes[_ANCHORS:], *rest]).clamp(
+        -_LIMIT, _LIMIT
+    )
     return View(x, moves, unit)

@@ -11,7 +11,7 @@ from stream_gru.features import OBSERVED, Arrival, Experts, Observation, Table, 
 HOUR, MINUTE = 3_600_000, 60_000
 MONDAY = 1_699_833_600_000  # 13 November 2023, 0:00 UTC
 DAY, WEEK, CHANGE = 3, 4, 5  # moves: profiles of day and week, the day's change
-REGRESSION, SMOOTHER = 9, 10
+LINE, REGRESSION, SMOOTHER = 9, 10, 11
 
 
 class Run:
@@ -105,6 +105,13 @@ def test_the_best_smoother_follows_what_suits_the_series() -> None:
     walk = np.cumsum(noise)
     quick = moves(Run(1).all(walk, every=1000), SMOOTHER)
     assert np.abs(quick[300:]).mean() < 0.4  # near the last value
+
+
+def test_a_line_goes_on_at_any_step() -> None:
+    y = 50 + 0.25 * np.arange(300)
+    views = Run(1, [[1], [36]]).all(y, every=1000)
+    assert moves(views, LINE, 0)[100:] == pytest.approx(np.full(200, 0.25), rel=0.02)
+    assert moves(views, LINE, 1)[100:] == pytest.approx(np.full(200, 9.0), rel=0.02)
 
 
 def test_errors_are_the_running_errors_of_the_anchors() -> None:

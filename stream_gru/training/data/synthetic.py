@@ -124,17 +124,19 @@ def _events(n: int, length: int, rng: Rng) -> Floats:
 
 
 def _shaped(value: Floats, rng: Rng) -> Floats:
-    """Levels far from zero, and distributions that are not symmetric: log-normal, bounded, counts, bursts."""
+    """Levels far from zero, and distributions that are not symmetric: log-normal, bounded, counts, bursts,
+    and meters that only rise."""
     n = len(value)
     spread = np.maximum(value.std(1, keepdims=True), 1e-9)
     standard = (value - value.mean(1, keepdims=True)) / spread
-    kind = rng.choice(6, (n, 1), p=[0.56, 0.16, 0.08, 0.14, 0.04, 0.02])
+    kind = rng.choice(6, (n, 1), p=[0.53, 0.16, 0.08, 0.14, 0.04, 0.05])
     grown = np.exp(np.clip(standard * rng.uniform(0.2, 1.0, (n, 1)), -8, 8))
     bounded = 1 / (1 + np.exp(-np.clip(standard * rng.uniform(1, 4, (n, 1)), -30, 30)))
     counts = rng.poisson(np.minimum(grown * 10 ** rng.uniform(-0.7, 2.5, (n, 1)), 1e6)).astype(np.float64)
     bursts = grown * (rng.random(value.shape) < 0.1)
+    meters = np.cumsum(grown ** rng.choice([0, 0.3, 1], (n, 1)), 1)
     far = value + rng.choice([0, 0, 1, 10, 1000], (n, 1)) * spread * rng.choice([-1, 1], (n, 1))
-    chosen: Floats = np.select([kind == 1, kind == 2, kind == 3, kind == 4], [grown, bounded, counts, bursts], far)
+    chosen: Floats = np.select([kind == k for k in range(1, 6)], [grown, bounded, counts, bursts, meters], far)
     return chosen
 
 
