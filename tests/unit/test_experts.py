@@ -110,8 +110,8 @@ def test_the_best_smoother_follows_what_suits_the_series() -> None:
 def test_a_line_goes_on_at_any_step() -> None:
     y = 50 + 0.25 * np.arange(300)
     views = Run(1, [[1], [36]]).all(y, every=1000)
-    assert moves(views, LINE, 0)[100:] == pytest.approx(np.full(200, 0.25), rel=0.02)
-    assert moves(views, LINE, 1)[100:] == pytest.approx(np.full(200, 9.0), rel=0.02)
+    assert moves(views, LINE, 0)[150:] == pytest.approx(np.full(150, 0.25), rel=0.02)
+    assert moves(views, LINE, 1)[150:] == pytest.approx(np.full(150, 9.0), rel=0.02)
 
 
 def test_errors_are_the_running_errors_of_the_anchors() -> None:
