@@ -68,6 +68,8 @@ class Forecasts:
     alert_score: Floats  # (N,) above 1 exactly where alert
     alert: Bools  # (N,)
     closes: Bools  # (N,) the first reading of a series that is not anomalous after anomalous ones
+    relevant_attribution: Floats  # (N, F) where is_anomaly: the features' shares in the score, 1 together; else NaN
+    expected_values: Floats  # (N, F) where is_anomaly: what was expected of the reading a horizon before; else NaN
     level: npt.NDArray[np.int8]  # (N,) a Level
 
     def __len__(self) -> int:

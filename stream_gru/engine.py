@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from stream_gru import detector, features, settings
+from stream_gru import alert, detector, features, settings
 from stream_gru.arena import Arena
 from stream_gru.batch import Bools, Floats, Forecasts, Ints, Level, Readings, waves
 from stream_gru.errors import BundleError, DataError, SettingsError
@@ -84,11 +84,14 @@ class Engine:
         self.bundle = bundle
         self._forecaster = bundle.forecaster.to(self.device)
         self._constants = features.Constants.on(self.device)
-        self._limits = detector.Constants.on(self.device)
+        self._watched = detector.Constants.on(self.device, self.detector.direction)
         network, description = self._forecaster.network, bundle.description
+        self.limits = description.alarms or alert.DEFAULT
+        lead = 3 * (1 + description.horizons.index(description.lead))
+        self._lead = slice(lead, lead + 1)  # of the medians: what detection waits for
         self._parts = [features.OBSERVED, features.OBSERVED + len(detector.Youth._fields)]  # of `_columns`
         self._fills = description.missing != "mask"
-        columns = {**features.FIELDS, "pending": 3 + bundle.horizons[0], **detector.FIELDS}
+        columns = {**features.FIELDS, "pending": 3 + description.lead, **detector.FIELDS}
         if self._forecaster.size > 1:
             columns["spread"] = 1
         self._sizes = list(columns.values())
@@ -180,10 +183,11 @@ class Engine:
 
         # From the features that were stepped back to all of them.
         judged = present & (seen >= self.detector.min_n_samples_seen)
-        scores = np.zeros(y.shape)
-        scores.ravel()[pairs] = out[0]
+        surprise, deviation, expected = np.full((3, *y.shape), np.nan)
+        for column, of_pairs in zip((surprise, deviation, expected), out, strict=False):
+            column.ravel()[pairs] = of_pairs
         steps = np.full((3 * (2 + len(self.bundle.horizons)), y.size), np.nan)
-        steps[:, pairs] = out[1 : len(steps) + 1]
+        steps[:, pairs] = out[3 : len(steps) + 3]
         steps = steps.reshape(len(steps) // 3, 3, *y.shape)  # (2 + K, 3, B, F)
         steps[0] += last
         now = np.where(filled, steps[0, 0] if self.bundle.description.missing == "forecast" else last, y)
@@ -192,8 +196,11 @@ class Engine:
         if self._forecaster.size > 1:
             spread.ravel()[pairs] = np.where(seen.ravel()[pairs] > 0, out[-1], np.nan)
 
-        verdict = detector.judge(np.where(judged, scores, 0), heads["alarm"], self.detector.threshold)
         some, old_enough = present.any(1), judged.any(1)
+        verdict = alert.judge(
+            alert.Found(surprise, deviation, judged, readings.timestamp - heads["timestamp"], seen.max(axis=1)),
+            *(heads["alarm"], self.limits, self.detector.sensitivity),
+        )
         level = np.where(verdict.is_anomaly, _ANOMALY, _NORMAL)
         level[~old_enough] = Level.WARMUP
         level[~some] = Level.MISSING
@@ -206,7 +213,7 @@ class Engine:
         heads["since"] = np.where(stepped, readings.timestamp[:, None], heads["since"])
         heads["offset"] = np.where(live, readings.offset, heads["offset"])
         heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
-        heads["alarm"] = np.where(some, verdict.alarm, heads["alarm"])
+        heads["alarm"] = np.where(some, verdict.head, heads["alarm"])
         self.arena.heads[readings.slot] = heads
         nothing = np.where(old_enough, 0, np.nan)
         return Forecasts(
@@ -222,6 +229,8 @@ class Engine:
             verdict.alert_score + nothing,
             verdict.alert,
             verdict.closes & some,
+            verdict.attribution,
+            np.where(verdict.is_anomaly[:, None], last + expected, np.nan),
             level,
         )
 
@@ -240,13 +249,14 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self, bodies: Ints, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Step N `bodies`, all different, by `_columns`. Returns (7 + 3 K, N): score, the forecast that had been made
-        of this reading (median, lower, upper, relative to the value before it), those of the next one and at each
-        horizon (relative to it); for an ensemble one row more, the spread of the first.
+        """Step N `bodies`, all different, by `_columns`. Returns (9 + 3 K, N): surprise and deviation; the median that
+        detection had waited for, and the forecast made a step before (median, lower, upper), relative to the value
+        before this one; forecasts of the next one and at each horizon, relative to it; for an ensemble one row more,
+        the spread of the first.
         """
         n = len(bodies)
         if n == 0:
-            return np.empty((7 + 3 * len(self.bundle.horizons), 0), np.float32)
+            return np.empty((9 + 3 * len(self.bundle.horizons), 0), np.float32)
         if n < _LEAST:  # the same rows again: each is written several times with the same content
             again = np.arange(_LEAST) % n
             bodies, columns = bodies[again], columns[:, again]
@@ -267,10 +277,9 @@ class Engine:
         observed = features.Observation.of(observations)
         # score, against forecasts made before this reading
         known, watch = features.Features(lags, averages), detector.Detector(*watched[: len(detector.FIELDS)])
-        residuals = observed.dx - pending[2:4]
-        evidence = detector.Evidence(residuals, features.pace(known, observed), observed.floor)
+        evidence = detector.Evidence(observed.dx - pending[3:4], observed.dx, observed.floor)
         age = detector.Youth(*torch.split(youth, 1))
-        score, creep, learned = detector.score(watch, evidence, age, self._limits)
+        found, learned = detector.score(watch, evidence, age, self._watched)
         if self._fills:  # a value of our own is no evidence
             learned = detector.Detector(
                 *(torch.where(filled, old, new) for old, new in zip(watch, learned, strict=True))
@@ -287,10 +296,9 @@ class Engine:
         # forecast
         forecast, spread = self._forecaster.forecast(output, features.moves(state), unit)
         ahead = forecast.flatten(0, 1)  # (3 + 3 K, N)
-        out = [score, pending[2:3], pending[:2], ahead, *watched[len(detector.FIELDS) :]]
+        out = [found, pending[3:4], pending[2:3], pending[:2], ahead, *watched[len(detector.FIELDS) :]]
         waiting = pending[4:] - observed.dx
-        farthest = ahead[3:4].clamp(waiting[-1:] - creep, waiting[-1:] + creep)
-        new = [*state, ahead[1:3], ahead[:1], waiting, farthest, *learned]
+        new = [*state, ahead[1:3], ahead[:1], waiting, ahead[self._lead], *learned]
         if spread is not None:
             new.append(spread[:1])
         body[:, :width] = torch.cat(new).T

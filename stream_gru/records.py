@@ -45,6 +45,10 @@ class OutputRecord(msgspec.Struct, gc=False):
     id: str  # topic-partition-offset of the reading; in a backtest file-row
     # How far the members of an ensemble were apart on yhat, a standard deviation; only where there is one.
     yhat_spread: Quantity | msgspec.UnsetType = msgspec.UNSET
+    # With several features, where is_anomaly: each one's share in the score, 1 together, and what was expected of it
+    # before the anomaly could show in the forecasts.
+    relevant_attribution: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
+    expected_values: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
 
 
 _DECODER = msgspec.json.Decoder(OutputRecord)

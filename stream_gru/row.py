@@ -2,9 +2,9 @@
 
 One contiguous little-endian record of two parts. The head is what the host needs to admit a reading: ``int64 offset``
 of the last record applied (-1: none), ``int64 timestamp`` of it (epoch ms; `NEVER`: none), ``float64 last[F]``, the
-last value of each feature (NaN: none), ``int64 since[F]``, its time, ``int64 seen[F]``, how many there were, ``float64
-alarm``. The body,
-``float32[F, W]``, holds the named fields of each feature, which only the device works on.
+last value of each feature (NaN: none), ``int64 since[F]``, its time, ``int64 seen[F]``, how many there were, and
+`ALARM`, what was told of the series (see `alert`). The body, ``float32[F, W]``, holds the named fields of each feature,
+which only the device works on.
 
 Every level in the body is kept relative to `last`: a counter at 1e12 keeps its precision in float32 however far it
 runs.
@@ -22,7 +22,16 @@ import numpy.typing as npt
 
 NONE = -1  # the offset of a row that no record was applied to
 NEVER = int(np.iinfo(np.int64).min)  # its timestamp
-FORMAT = 2
+FORMAT = 3
+ALARM = np.dtype(
+    [
+        ("open", "<f8"),  # 1 while the series is anomalous
+        ("since", "<f8"),  # readings since something was told, and that one, 0: there was nothing
+        ("told", "<f8"),  # the surprise that was
+        ("habit", "<f8"),  # decaying count of what was told
+        ("interval", "<f8"),  # mean log of the ms between two readings
+    ]
+)
 
 RowBytes = npt.NDArray[np.uint8]  # (n, row_bytes)
 Structured = npt.NDArray[Any]
@@ -45,8 +54,8 @@ class Layout:
         if sum(widths.values()) % 2:
             widths["padding"] = 1  # a row is a whole number of 8 bytes
         each = (self.features,)
-        head = [("offset", "<i8"), ("timestamp", "<i8"), ("last", "<f8", each)]
-        head += [("since", "<i8", each), ("seen", "<i8", each), ("alarm", "<f8")]
+        head: list[Any] = [("offset", "<i8"), ("timestamp", "<i8"), ("last", "<f8", each)]
+        head += [("since", "<i8", each), ("seen", "<i8", each), ("alarm", ALARM)]
         body = np.dtype([(name, "<f4", (n,)) for name, n in widths.items()])
         dtype = np.dtype([*head, ("body", body, (self.features,))])
         meaning = f"{FORMAT} {self.features} {widths}"
