@@ -68,6 +68,8 @@ class Forecasts:
     alert_score: Floats  # (N,) above 1 exactly where alert
     alert: Bools  # (N,)
     closes: Bools  # (N,) the first reading of a series that is not anomalous after anomalous ones
+    relevant_attribution: Floats  # (N, F) where is_anomaly: the features' shares in the score, 1 together; else NaN
+    expected_values: Floats  # (N, F) where is_anomaly: what was expected of the reading a horizon before; else NaN
     level: npt.NDArray[np.int8]  # (N,) a Level
     quantiles: Floats  # (N, Q, F) yhat, lower, upper and whatever other levels the model has, rising
     imputed: Ints  # (N,) steps that were filled in with forecasts: readings missed before this one, or its null value

@@ -1,163 +1,185 @@
-"""How anomalous a reading is.
+"""How anomalous a reading is: channels that each watch one quantity of a feature, and what they make of it.
 
-`score` is a pure function on tensors of N series, feature-major ``(k, N)``: each channel watches one quantity that is
-small while a series behaves, and compares it with its running mean and its slowly decaying record. A reading stands out
-when it clearly tops what the series has shown before. `judge` makes one verdict of the features of each reading.
+`score` is a pure function on tensors of N series, feature-major ``(k, N)``. Each channel keeps the usual value of its
+quantity and the record, which decays slowly. Two things are said of a reading:
+
+- surprise, what alerts are made of: by how much the channels come above their records. A reading sets a record once, so
+  that a surprise is over as soon as it was seen.
+- deviation, how the series is now: how far the smoothed level and activity are from the usual ones, in mean absolute
+  deviations. It stays up until the series is back, or what is usual has followed.
+
+Residuals are those of the forecast made a horizon before: the one made a step before has already adapted to an anomaly
+that lasts. Spans are in readings. Levels are kept relative to the last value (see `row`).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stream_gru.batch import Bools, Floats, Ints
+from stream_gru.batch import Ints
 
-_WATCHED = ("near", "far", "drift", "quiet", "noisy")
-FIELDS = {"drift": 1, "pace": 1, "typical": len(_WATCHED), "record": len(_WATCHED)}
+Direction = Literal["both", "above", "below"]
 
-# A channel counts 1 where it reaches its level: so many times its mean, and never less than its record with a margin.
-_DRIFT = 0.1  # rate of the running mean of the far residual
-_PACE = 0.15  # rate of the running mean of the pace
-_FASTEST = 8.0  # one reading counts no more in it: a spike alone is no burst of noise
-_CREEP = 0.2  # of the far channel's level: what a forecast at the horizon may move by at one reading
-_STILL = 1e-3  # pace that counts as none
-_MEANS = (6.0, 6.0, 6.0, 3.0, 3.0)
-_ADDED = (0.0, 0.0, 0.0, 2.0, 1.0)  # quiet and noisy are logarithms: steps that nobody would notice
-_MARGIN = 1.4
-_TAIL, _TAIL_FROM, _MARGIN_MOST = 0.14, 4.0, 3.0  # the margin grows with record / mean, more in heavy tails
-_YOUNG = 48.0  # levels are (1 + _YOUNG / readings) times as high: a short past has no great records
+# Exponential averages and their spans; the first two are levels.
+_SPANS = {
+    **{"level 5": 5, "level 60": 60},
+    **{"drift 20": 20, "drift 60": 60},  # of the residual; the second one of the residual in mean errors
+    **{"error 20": 20, "error 60": 60},  # of its size
+    **{"excess 15": 15, "excess 60": 60},  # of how often that is above its usual limit
+    **{"activity": 60, "error": 3000},  # of |dx|; of the size of the residual, for the steps of the limit
+}
+_LEVELS, _DRIFTS, _RATES = slice(0, 2), slice(2, 4), slice(4, 8)
+_ACTIVITY, _ERROR = slice(8, 9), slice(9, 10)
+# The channels: sizes of the residual, drifts up and down, levels up and down, activity and stillness.
+_SIZES, _UP, _DOWN, _HIGH, _LOW, _ACTIVE = 5, 2, 2, 3, 3, 2
+CHANNELS = _SIZES + _UP + _DOWN + _HIGH + _LOW + _ACTIVE
+_WATCHED = 4  # whose deviation counts: both smoothed levels, activity, stillness
 
-_TYPICAL = 1 / 3000  # rate of the channels' means
-_DECAY = 1 / 13_000  # a record's way back to the mean, a reading
-_SETTLED = 16  # readings, before which the channels say nothing
-_LEARNING = 64  # readings, from which on a record follows slowly where the channel is smooth or the reading anomalous:
-_GROWTH = (0.03, 0.03, 0.014, 0.014, 0.014)  # by this share of itself
-_CATCH_UP = (0.016, 0.016, 0.005, 0.005, 0.005)  # and of what it lacks
-_SMOOTH = (1.0, 1.0, -1.0, -1.0, -1.0)  # -1: channels that creep up on their record, reading by reading
-_UP, _DOWN = (1.0, 1.0, 1.0, -1.0, 1.0), (-1.0, -1.0, -1.0, 0.0, 0.0)  # of residuals the size, of activity one side
+FIELDS = {
+    **{"smoothed": len(_SPANS), "limit": 1, "usual": CHANNELS, "record": CHANNELS, "deviation": _WATCHED},
+}
 
-_POWER = 4  # channels, and features, are combined by this norm: close to the largest, but they add up
-_LARGEST = 1e6  # score of one channel
+_USUAL, _DECAY, _DEVIATION = 1 / 3000, 1 / 13_000, 1 / 13_000  # rates of what is usual, the record's way back, spread
+_NEAR = 0.97  # of the record: where a surprise begins
+_HALF = 0.3  # margin from which on more of it counts less and less
+_YOUNG = 300.0  # readings after which a margin counts half: the records of a short past are soon broken
+_STILL = 0.3  # what a record takes over of a longer stillness, which comes reading by reading and would set no record
+_SILENT = 0.03  # of the usual activity: stiller than that is as still
+_LEARNING = 150  # readings, before which it takes over everything
+_FIRST = 5  # readings, before which the last one is all that is usual
+_QUANTILE = 0.97  # of the residual's size: the limit that it seldom exceeds
+_STEP = 0.004  # in mean errors: how the limit moves at a reading
+_WILD = 30.0  # mean errors: a residual is no larger in a drift
+_UNIT = 1e-6  # the smallest range of a quantity without a unit
+_MOST, _FARTHEST = 1e6, 10.0  # a margin, and a deviation, count no more
+POWER = 4  # deviations, and features, are combined by this norm: close to the largest, but they add up
 
 
 class Detector(NamedTuple):
     """The part of the body that this module keeps."""
 
-    drift: Tensor  # (1, N) running mean of the far residual, without its excess
-    pace: Tensor  # (1, N) running mean of |dx| / usual |dx|
-    typical: Tensor  # (5, N) running mean of each channel
-    record: Tensor  # (5, N) its decaying record
+    smoothed: Tensor  # (10, N) averages, see `_SPANS`
+    limit: Tensor  # (1, N) the residual's size is seldom above
+    usual: Tensor  # (C, N) running mean of each channel
+    record: Tensor  # (C, N) its decaying record
+    deviation: Tensor  # (4, N) running mean of how far the watched ones are from their mean
 
 
 class Constants(NamedTuple):
-    """One number for each channel, (5, 1), on the device."""
+    """Small tensors that `score` needs, on the device, (k, 1)."""
 
-    means: Tensor
-    added: Tensor
-    margin: Tensor  # where record / mean is 0
-    tail: Tensor  # what the margin grows by with record / mean
-    growth: Tensor
-    catch_up: Tensor
-    smooth: Tensor  # -1, and 1 for the channels that are not
-    up: Tensor  # factors whose larger product with the signed channel is the channel
+    rates: Tensor  # of the averages
+    shift: Tensor  # -1 where a channel is a level, 1 where it is one upside down
+    weight: Tensor  # 1, or 0 for a channel that looks the other way
+    units: Tensor  # 1 for channels in units of the series, else 0
+    growth: Tensor  # share that a record takes over of what exceeds it
+    up: Tensor  # (1, 1) factors whose larger product with a residual is its size, on the side that is looked at
     down: Tensor
+    over: Tensor  # the same for the channels that are watched
+    under: Tensor
+    watched: Tensor  # (4,) which channels these are
 
     @classmethod
-    def on(cls, device: torch.device | str = "cpu") -> Constants:
-        """The constants on `device`."""
-        tail = [0.0 if added else _TAIL for added in _ADDED]
-        margin = [_MARGIN - grows * _TAIL_FROM for grows in tail]
-        columns = (_MEANS, _ADDED, margin, tail, _GROWTH, _CATCH_UP, _SMOOTH, _UP, _DOWN)
-        return cls(*(torch.tensor(column, device=device)[:, None] for column in columns))
+    def on(cls, device: torch.device | str = "cpu", direction: Direction = "both") -> Constants:
+        """The constants on `device`, for anomalies in `direction`."""
+        up, down, both = (float(direction in ("both", way)) for way in ("above", "below", "both"))
+        counts = (_SIZES, _UP, _DOWN, _HIGH, _LOW, 1, 1)
+        active = CHANNELS - _ACTIVE
+        smooth = active - _LOW - 2
+        columns = (
+            [1 / span for span in _SPANS.values()],
+            _repeat(counts, (0, 0, 0, -1, 1, 0, 0)),
+            _repeat(counts, (1, up, down, up, down, both, both)),
+            [*([1.0] * 3), 0, 0, *([1.0, 0] * 2), *_repeat(counts[3:], (1, 1, 1, 0))],
+            _repeat(counts, (1, 1, 1, 1, 1, 1, _STILL)),
+            *([up], [-down], [up, up, both, both], [-down, -down, 0, 0]),
+        )
+        tensors = [torch.tensor(column, dtype=torch.float32, device=device)[:, None] for column in columns]
+        tensors.append(torch.tensor([smooth, smooth + 1, active, active + 1], device=device))
+        return cls(*tensors)
 
 
 class Youth(NamedTuple):
     """What the number of readings seen before means for the detector, (1, N) each."""
 
-    level: Tensor  # what levels are multiplied by
-    pace: Tensor  # rates
-    typical: Tensor
-    settled: Tensor  # 1, and 0 while the channels say nothing
-    learning: Tensor  # 0, and inf while records take everything in
+    rate: Tensor  # of averages, at least
+    trust: Tensor  # what margins are multiplied by
+    step: Tensor  # of the limit
+    begins: Tensor  # 1 for the first readings, else 0
+    learning: Tensor  # 1 while records take everything over, else 0
 
 
 def youth(seen: Ints) -> npt.NDArray[np.float32]:
     """The columns of `Youth`, (5, N), on the host."""
-    rate = 1 / np.maximum(seen, 1)
     columns = np.empty((len(Youth._fields), len(seen)), np.float32)
-    columns[0] = 1 + _YOUNG * rate
-    columns[1] = np.maximum(rate, _PACE)
-    columns[2] = np.maximum(rate, _TYPICAL)
-    columns[3] = seen >= _SETTLED
-    columns[4] = np.where(seen >= _LEARNING, 0, np.inf)
+    columns[0] = 1 / (seen + 1)
+    columns[1] = seen / (seen + _YOUNG)
+    columns[2] = np.maximum(_STEP, 3 / (seen + 3))
+    columns[3] = seen < _FIRST
+    columns[4] = seen < _LEARNING
     return columns
 
 
 class Evidence(NamedTuple):
-    """What is judged of a reading."""
+    """What is judged of a reading, (1, N) each."""
 
-    residuals: Tensor  # (2, N) of the forecasts made a step before, and a horizon before: it knew nothing of a shift
-    step: Tensor  # (1, N) |dx| / usual |dx|
-    floor: Tensor  # (1, N) the smallest residual that counts
+    residual: Tensor  # of the forecast made a horizon before
+    dx: Tensor  # the difference to the last value
+    floor: Tensor  # the smallest difference that counts
 
 
-def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) -> tuple[Tensor, Tensor, Detector]:
+def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) -> tuple[Tensor, Detector]:
     """Score a reading against what was known before it, then learn from it.
 
-    Returns the score (1, N), 1 = the threshold; how far the forecast at the horizon may move at this reading, (1, N),
-    so that a spike does not come back as a residual when its own forecast is due; and the new state.
+    Returns surprise and deviation, (2, N), both 0 while nothing is unusual, and the new state.
     """
-    residuals, step, floor = evidence
-    drift, pace, typical, record = state
-    margin = torch.addcmul(constant.margin, constant.tail, record / (typical + floor)).clamp(_MARGIN, _MARGIN_MOST)
-    level = torch.maximum(typical * constant.means, record * margin)
-    level = torch.addcmul(constant.added + floor, level, age.level)
-    most = level[1:2]
-    drift = torch.lerp(drift, residuals[1:].clamp(-most, most), _DRIFT)
-    pace = torch.lerp(pace, step.clamp(max=_FASTEST), age.pace)
-    activity = (pace + _STILL).log()
-    signed = torch.cat([residuals, drift, activity, activity]) * age.settled
-    channel = torch.maximum(signed * constant.up, signed * constant.down)
-    total = torch.linalg.vector_norm((channel / level).clamp(max=_LARGEST), _POWER, 0, keepdim=True)
+    _, _, usual, record, deviation = state
+    channel, smoothed, limit = _channels(state, evidence, age, constant)
+    usual, record = (torch.addcmul(kept, evidence.dx, constant.shift) for kept in (usual, record))
+    away = channel - usual
+    floor = torch.addcmul(_UNIT * (1 - constant.units), evidence.floor, constant.units)
+    margin = (away / (record - usual + floor) - _NEAR).clamp(0, _MOST) * age.trust
+    surprise = ((margin / _HALF).log1p() * (_HALF * constant.weight)).sum(0, keepdim=True)
 
-    lacks = (channel - record).clamp(min=0)
-    slowly = torch.minimum(lacks, torch.addcmul(constant.growth * record, constant.catch_up, lacks))
-    grown = record + torch.where(total > constant.smooth + age.learning, slowly, lacks)
-    typical = torch.lerp(typical, torch.minimum(channel, level), age.typical)
-    return total, most * _CREEP + age.learning, Detector(drift, pace, typical, torch.lerp(grown, typical, _DECAY))
+    far = away.index_select(0, constant.watched)
+    least = deviation + floor.index_select(0, constant.watched)
+    ratio = torch.maximum(far * constant.over, far * constant.under) / least
+    total = torch.linalg.vector_norm(ratio.clamp(max=_FARTHEST), POWER, 0, keepdim=True)
 
-
-class Verdict(NamedTuple):
-    """One for each of B readings."""
-
-    score: Floats
-    grade: Floats
-    is_anomaly: Bools
-    alert_score: Floats
-    alert: Bools
-    closes: Bools
-    alarm: Floats  # what the head of the row remembers of it
+    growth = torch.maximum(constant.growth, age.learning)
+    grown = torch.addcmul(record, (channel - record).clamp(min=0), growth)
+    record = torch.where(age.begins > 0, channel, grown)
+    usual = usual + away * torch.maximum(age.rate, age.begins).clamp(min=_USUAL)
+    deviation = torch.lerp(deviation, far.abs(), age.rate.clamp(min=_DEVIATION))
+    learned = Detector(smoothed, limit, usual, torch.lerp(record, usual, _DECAY), deviation)
+    return torch.cat([surprise, total]), learned
 
 
-def judge(scores: Floats, alarm: Floats, threshold: float) -> Verdict:
-    """Scores of the features (B, F), 0 where a feature is missing or young -> the verdict on each reading.
+def _channels(state: Detector, evidence: Evidence, age: Youth, constant: Constants) -> tuple[Tensor, Tensor, Tensor]:
+    """What the channels (C, N) see, and the new averages and limit."""
+    smoothed, limit = state.smoothed, state.limit
+    residual, dx, floor = evidence
+    size = torch.maximum(residual * constant.up, residual * constant.down)
+    # From 0 at 3/4 of the limit to 1 at 5/4: a step would turn a rounding into an event.
+    above = ((size / (limit + floor) - 0.75) * 2).clamp(0, 1)
+    still = torch.zeros_like(dx)
+    standard = (residual / (smoothed[_ERROR] + floor)).clamp(-_WILD, _WILD)
+    before = torch.cat([smoothed[_LEVELS] - dx, smoothed[_DRIFTS.start :]])
+    target = torch.cat([still, still, residual, standard, size, size, above, above, dx.abs(), size])
+    smoothed = torch.lerp(before, target, torch.maximum(constant.rates, age.rate))
+    limit = torch.addcmul(limit, (above - (1 - _QUANTILE)) * age.step, smoothed[_ERROR])
+    drifts, levels, activity = smoothed[_DRIFTS], torch.cat([still, smoothed[_LEVELS]]), smoothed[_ACTIVITY]
+    sizes = torch.cat([size, smoothed[_RATES]])
+    least = torch.add(floor, state.usual[-_ACTIVE : 1 - _ACTIVE], alpha=_SILENT)
+    stillness = -(activity + least).log()
+    channel = torch.cat([sizes, drifts, -drifts, levels, -levels, activity, stillness])
+    return channel, smoothed, limit
 
-    `alarm` (B,) is what the row remembers: above 0 while the series is anomalous.
-    """
-    total = scores[:, 0] if scores.shape[1] == 1 else np.linalg.norm(scores, _POWER, axis=1)
-    total = total / threshold
-    flag, before = total > 1, alarm > 0
-    alert = flag & ~before
-    return Verdict(
-        total,
-        1 - 1 / np.maximum(total, 1),
-        flag,
-        np.where(alert, total, 0),
-        alert,
-        ~flag & before,
-        flag.astype(np.float64),
-    )
+
+def _repeat(counts: tuple[int, ...], values: tuple[float, ...]) -> list[float]:
+    return [value for count, value in zip(counts, values, strict=True) for _ in range(count)]

@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from stream_gru import calibration, detector, features, gaps, late, settings
+from stream_gru import alert, calibration, detector, features, gaps, late, settings
 from stream_gru.arena import Arena
 from stream_gru.batch import Bools, Floats, Forecasts, Ints, Level, Readings, waves
 from stream_gru.errors import BundleError, DataError, SettingsError
@@ -93,8 +93,11 @@ class Engine:
         self._ahead = torch.tensor(self.steps, dtype=torch.float32, device=self.device)[:, None]
         self._forecaster = bundle.forecaster.to(self.device)
         self._levels = torch.tensor(self._forecaster.levels, device=self.device)[:, None]
-        self._limits = detector.Constants.on(self.device)
+        self._watched = detector.Constants.on(self.device, self.detector.direction)
         network, description = self._forecaster.network, bundle.description
+        self.limits = description.alarms or alert.DEFAULT
+        lead = 3 * self._horizons.index(description.lead)
+        self._lead = slice(lead, lead + 1)  # of the forecasts at horizons: the median that detection waits for
         self._parts = [features.OBSERVED, features.OBSERVED + len(detector.Youth._fields)]  # of `_columns`
         imputes = self.gaps.policy == "impute"  # whatever the bundle does with null values
         self._guesses = imputes or description.missing == "forecast"
@@ -102,7 +105,7 @@ class Engine:
         self._most = self.gaps.limit if imputes else gaps.NO_LIMIT * self._fills  # values in a row that are filled in
         levels = len(self._forecaster.levels)
         columns = {"features": self._forecaster.features.size, "made": levels, "tracked": levels}
-        columns |= {"waiting": bundle.horizons[0], **detector.FIELDS}
+        columns |= {"waiting": description.lead, **detector.FIELDS}
         if self._forecaster.size > 1:
             columns["spread"] = 1
         self._sizes = list(columns.values())
@@ -205,11 +208,12 @@ class Engine:
 
         # From the features that were stepped back to all of them.
         judged = present & (seen >= self.detector.min_n_samples_seen)
-        scores = np.zeros(y.shape)
-        scores.ravel()[pairs] = out[0]
+        surprise, deviation, expected = np.full((3, *y.shape), np.nan)
+        for column, of_pairs in zip((surprise, deviation, expected), out, strict=False):
+            column.ravel()[pairs] = of_pairs
         levels, band = len(self._forecaster.levels), self._forecaster.band
         steps = np.full((levels + 3 * len(self.steps), y.size), np.nan)
-        steps[:, pairs] = out[1 : len(steps) + 1]
+        steps[:, pairs] = out[3 : len(steps) + 3]
         made = steps[:levels].reshape(levels, *y.shape) + last
         now = np.where(filled, made[band[0]] if self._guesses else last, y)
         ahead = steps[levels:].reshape(len(self.steps), 3, *y.shape) + now  # (1 + K, 3, B, F)
@@ -217,8 +221,11 @@ class Engine:
         if self._forecaster.size > 1:
             spread.ravel()[pairs] = np.where(seen.ravel()[pairs] > 0, out[-1], np.nan)
 
-        verdict = detector.judge(np.where(judged, scores, 0), heads["alarm"], self.detector.threshold)
         some, old_enough = present.any(1), judged.any(1)
+        verdict = alert.judge(
+            alert.Found(surprise, deviation, judged, heads["interval"]),
+            *(heads["alarm"], self.limits, self.detector.sensitivity),
+        )
         level = np.where(verdict.is_anomaly, _ANOMALY, _NORMAL)
         level[~old_enough] = Level.WARMUP
         level[~some] = Level.MISSING
@@ -232,7 +239,7 @@ class Engine:
         heads["since"] = np.where(stepped, readings.timestamp[:, None], heads["since"])
         heads["offset"] = np.where(live, readings.offset, heads["offset"])
         heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
-        heads["alarm"] = np.where(some, verdict.alarm, heads["alarm"])
+        heads["alarm"] = np.where(some, verdict.head, heads["alarm"])
         late.keep(self.arena.past, readings.slot, heads, stepped, ahead[0])
         self.arena.put(readings.slot, heads)
         nothing = np.where(old_enough, 0, np.nan)
@@ -249,6 +256,8 @@ class Engine:
             verdict.alert_score + nothing,
             verdict.alert,
             verdict.closes & some,
+            verdict.attribution,
+            np.where(verdict.is_anomaly[:, None], last + expected, np.nan),
             level,
             made.transpose(1, 0, 2),
             imputed + filled.any(1),
@@ -271,13 +280,14 @@ class Engine:
 
     @torch.inference_mode()
     def _step(self, bodies: Ints, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Step N `bodies`, all different, by `_columns`. Returns (4 + Q + 3 K, N): score, the quantiles that had been
-        forecast of this reading (relative to the value before it), median, lower and upper of the next one and at each
-        horizon (relative to this one); for an ensemble one row more, the spread of the first.
+        """Step N `bodies`, all different, by `_columns`. Returns (6 + Q + 3 K, N): surprise and deviation; the median
+        that detection had waited for, and the quantiles forecast a step before, relative to the value before this one;
+        median, lower and upper of the next one and at each horizon, relative to it; for an ensemble one row more, the
+        spread of the first.
         """
         n = len(bodies)
         if n == 0:
-            return np.empty((1 + len(self._forecaster.levels) + 3 * len(self.steps), 0), np.float32)
+            return np.empty((3 + len(self._forecaster.levels) + 3 * len(self.steps), 0), np.float32)
         if n < _LEAST:  # the same rows again: each is written several times with the same content
             again = np.arange(_LEAST) % n
             bodies, columns = bodies[again], columns[:, again]
@@ -301,11 +311,9 @@ class Engine:
         observed = features.Observation.of(observations)
         # score, against forecasts made before this reading
         watch = detector.Detector(*watched[: len(detector.FIELDS)])
-        residuals = observed.dx - torch.cat([made[middle], waiting[:1]])
-        pace = observed.dx.abs() / (known[forecaster.features.usual] + observed.floor)
-        evidence = detector.Evidence(residuals, pace, observed.floor)
+        evidence = detector.Evidence(observed.dx - waiting[:1], observed.dx, observed.floor)
         age = detector.Youth(*torch.split(youth, 1))
-        score, creep, learned = detector.score(watch, evidence, age, self._limits)
+        found, learned = detector.score(watch, evidence, age, self._watched)
         factors = calibration.track(tracked, made, observed.dx, observed.rate, self._levels)
         if self._fills:  # a value of our own is no evidence
             factors = torch.where(filled, tracked, factors)
@@ -324,10 +332,8 @@ class Engine:
         quantiles, spread = forecaster.forecast(output, view, self._ahead)
         near = calibration.spread(quantiles[0], factors, quantiles[0, middle])
         farther = quantiles[1:, forecaster.band].flatten(0, 1)  # (3 K, N)
-        out = [score, made, near[forecaster.band], farther, *watched[len(detector.FIELDS) :]]
-        going = waiting[1:] - observed.dx
-        farthest = farther[:1].clamp(going[-1:] - creep, going[-1:] + creep)
-        new = [known, near, factors, going, farthest, *learned]
+        out = [found, waiting[:1], made, near[forecaster.band], farther, *watched[len(detector.FIELDS) :]]
+        new = [known, near, factors, waiting[1:] - observed.dx, farther[self._lead], *learned]
         if spread is not None:
             new.append(spread[:1])
         fields.index_copy_(0, index, torch.cat(new).T.contiguous())
@@ -361,7 +367,7 @@ def _horizons(asked: Sequence[int], bundle: bundles.Bundle) -> tuple[int, ...]:
         raise SettingsError(f"model.horizons: {bundle.name} forecasts the steps 1, {own} only; leave the setting out")
     if min(asked) < 2 or max(asked) > LARGEST_STEP:
         raise SettingsError(f"model.horizons: steps between 2 and {LARGEST_STEP} beside the next one")
-    return tuple(sorted({*asked, bundle.horizons[0]}))
+    return tuple(sorted({*asked, bundle.description.lead}))
 
 
 def _epoch_ms(timestamp: Iterable[Any]) -> Ints:

@@ -24,7 +24,8 @@ def frame(
 ) -> pl.DataFrame:
     """N readings and their forecasts as a table of N rows, names and types as in `records.OutputRecord`.
 
-    With several features `y`, `yhat` and the bounds are structs by the feature's name. What doesn't exist is null.
+    With several features `y`, `yhat` and the bounds are structs by the feature's name, and there are columns with what
+    each one has to do with an anomaly. What doesn't exist is null.
     """
     ahead = [
         pl.struct(
@@ -36,6 +37,10 @@ def frame(
         for k, step in enumerate(steps)
     ]
     n = len(forecasts)
+    explained = [
+        _quantity("relevant_attribution", forecasts.relevant_attribution, features),
+        _quantity("expected_values", forecasts.expected_values, features),
+    ]
     return pl.DataFrame({"series": series, "timestamp": timestamp}).select(
         pl.col("series").cast(pl.String),
         pl.col("timestamp").cast(pl.Int64),
@@ -54,6 +59,7 @@ def frame(
         pl.lit(pl.Series("id", ids, pl.String)),
         _quantity("yhat_spread", forecasts.spread, features),
         pl.lit(pl.Series("imputed", forecasts.imputed)),
+        *(explained if len(features) > 1 else ()),
     )
 
 

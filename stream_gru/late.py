@@ -70,7 +70,7 @@ def judge(forecasts: Forecasts, readings: Readings, heads: Structured, past: Str
     stood = standing(past[readings.slot[rows]], heads["made"][rows], readings.timestamp[rows])
     forecasts.yhat[rows], forecasts.lower[rows], forecasts.upper[rows] = stood
     old_enough = heads["seen"][rows] >= settings.min_n_samples_seen
-    found = score(np.where(old_enough, forecasts.y[rows], np.nan), stood) / settings.threshold
+    found = score(np.where(old_enough, forecasts.y[rows], np.nan), stood)
     forecasts.anomaly_score[rows] = found
     forecasts.anomaly_grade[rows] = 1 - 1 / np.maximum(found, 1)
     forecasts.is_anomaly[rows] = found > 1

@@ -47,6 +47,10 @@ class OutputRecord(msgspec.Struct, gc=False):
     yhat_spread: Quantity | msgspec.UnsetType = msgspec.UNSET
     # Steps filled in with the model's own forecasts, where any: readings missed before this one, or its null value.
     imputed: int | msgspec.UnsetType = msgspec.UNSET
+    # With several features, where is_anomaly: each one's share in the score, 1 together, and what was expected of it
+    # before the anomaly could show in the forecasts.
+    relevant_attribution: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
+    expected_values: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
 
 
 _DECODER = msgspec.json.Decoder(OutputRecord)

@@ -3,10 +3,11 @@
 One contiguous little-endian record of three parts. The head is what the host needs to admit a reading: ``int64 offset``
 of the last record applied (-1: none), ``int64 timestamp`` of it (epoch ms; `NEVER`: none), ``float64 last[F]``, the
 last value of each feature (NaN: none), ``int64 since[F]``, its time, ``int64 seen[F]``, how many there were, ``float64
-base[F]``, the first one, ``float64 alarm``, ``float64 interval``, the usual ms between two readings (0: not known),
-``int64 filled[F]``, steps in a row that were filled in since the last value, ``int64 made``, forecasts given to the
-past. The past is a ring of the last `PAST` one-step forecasts, against which readings are held that come late. The
-body, ``float32[F, W]``, holds the named fields of each feature, which only the device works on.
+base[F]``, the first one, `ALARM`, what was told of the series (see `alert`), ``float64 interval``, the usual ms between
+two readings (0: not known), ``int64 filled[F]``, steps in a row that were filled in since the last value, ``int64
+made``, forecasts given to the past. The past is a ring of the last `PAST` one-step forecasts, against which readings
+are held that come late. The body, ``float32[F, W]``, holds the named fields of each feature, which only the device
+works on.
 
 Every level in the body is kept relative to `last`: a counter at 1e12 keeps its precision in float32 however far it
 runs. What is too long to be shifted with each reading, the profiles, is kept relative to `base`.
@@ -26,6 +27,14 @@ NONE = -1  # the offset of a row that no record was applied to
 NEVER = int(np.iinfo(np.int64).min)  # its timestamp
 FORMAT = 3
 PAST = 6  # forecasts kept for readings that come late
+ALARM = np.dtype(
+    [
+        ("open", "<f8"),  # 1 while the series is anomalous
+        ("since", "<f8"),  # readings since something was told, and that one, 0: there was nothing
+        ("told", "<f8"),  # the surprise that was
+        ("habit", "<f8"),  # decaying count of what was told
+    ]
+)
 
 RowBytes = npt.NDArray[np.uint8]  # (n, row_bytes)
 Structured = npt.NDArray[Any]
@@ -49,8 +58,8 @@ class Layout:
         if sum(widths.values()) % 2:
             widths["padding"] = 1  # a row is a whole number of 8 bytes
         each = (self.features,)
-        head = [("offset", "<i8"), ("timestamp", "<i8"), ("last", "<f8", each)]
-        head += [("since", "<i8", each), ("seen", "<i8", each), ("base", "<f8", each), ("alarm", "<f8")]
+        head: list[Any] = [("offset", "<i8"), ("timestamp", "<i8"), ("last", "<f8", each)]
+        head += [("since", "<i8", each), ("seen", "<i8", each), ("base", "<f8", each), ("alarm", ALARM)]
         head += [("interval", "<f8"), ("filled", "<i8", each), ("made", "<i8")]
         past = np.dtype([("time", "<i8"), ("yhat", "<f8", each), ("below", "<f4", each), ("above", "<f4", each)])
         body = np.dtype([(name, "<f4", (n,)) for name, n in widths.items()])

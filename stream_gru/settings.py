@@ -153,8 +153,13 @@ class Model(Section):
 class Detector(Section):
     """When a reading counts as anomalous."""
 
-    min_n_samples_seen: int = Field(64, ge=1, description="readings before a series is judged; until then `warmup`")
-    threshold: float = Field(1.0, gt=0, description="multiplies the score that counts as 1; larger = fewer anomalies")
+    sensitivity: float = Field(
+        0.2, gt=0, le=1000, description="alerts that a series may give a day while all is well; more = more is found"
+    )
+    direction: Literal["both", "above", "below"] = Field(
+        "both", description="which values are anomalous; above and below leave out activity and stillness"
+    )
+    min_n_samples_seen: int = Field(150, ge=1, description="readings before a series is judged; until then `warmup`")
 
 
 class Gaps(Section):

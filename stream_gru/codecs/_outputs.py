@@ -53,8 +53,9 @@ class Writer:
             self._ahead(shorten(forecasts.ahead)),
             repeat(model),
             ids,
-            self._spread(forecasts.spread),
+            self._where_any(forecasts.spread),
             _counts(forecasts.imputed),
+            *(self._by_feature(column) for column in (forecasts.relevant_attribution, forecasts.expected_values)),
         ]
         return encode_each(map(OutputRecord, *columns))
 
@@ -65,13 +66,19 @@ class Writer:
             return numbers
         return list(map(self._by_name, *column.T.tolist()))
 
-    def _spread(self, spread: Floats) -> Iterable[Any]:
-        """(N, F) -> as `_quantity`, but nothing at all for what has none."""
-        absent: list[bool] = np.logical_and.reduce(np.isnan(spread), axis=1).tolist()
-        if all(absent):
+    def _by_feature(self, column: Floats) -> Iterable[Any]:
+        """(N, F) -> as `_where_any`, and nothing at all with one feature."""
+        return repeat(msgspec.UNSET) if self._by_name is None else self._where_any(column)
+
+    def _where_any(self, column: Floats) -> Iterable[Any]:
+        """(N, F) -> as `_quantity`, but nothing at all for rows that have none."""
+        rows = np.flatnonzero(~np.isnan(column).all(axis=1))
+        if not len(rows):
             return repeat(msgspec.UNSET)
-        quantities = self._quantity(shorten(spread))
-        return [msgspec.UNSET if nothing else q for nothing, q in zip(absent, quantities, strict=True)]
+        quantities: list[Any] = [msgspec.UNSET] * len(column)
+        for row, quantity in zip(rows.tolist(), self._quantity(shorten(column[rows])), strict=True):
+            quantities[row] = quantity
+        return quantities
 
     def _ahead(self, ahead: Floats) -> list[tuple[ForecastStep, ...]]:
         """(N, K, 3, F) -> for each of N rows its K steps."""

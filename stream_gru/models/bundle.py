@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 
+from stream_gru.alert import Limits
 from stream_gru.context import Context
 from stream_gru.errors import BundleError
 from stream_gru.features import Kind as Features
@@ -26,6 +27,7 @@ DESCRIPTION = "bundle.json"
 WEIGHTS = "weights.safetensors"
 SHIPPED = {folder.name: folder for folder in sorted((Path(str(files("stream_gru.models"))) / "bundles").iterdir())}
 DEFAULT = SHIPPED["zero-shot"]
+_LEAD = 96  # steps: every series keeps as many forecasts, and a farther one misses what comes in between
 
 
 class Description(BaseModel):
@@ -37,16 +39,22 @@ class Description(BaseModel):
     name: str = Field(min_length=1, max_length=100)
     features: Features = Field("light", description="what the network sees of the past")
     network: Network = Network()
-    horizons: tuple[int, ...] = Field(
-        (12, 36), min_length=1, description="steps; the first one is what detection waits for"
-    )
+    horizons: tuple[int, ...] = Field((12, 36), min_length=1, description="steps ahead")
     context: Context = Context()
     scaling: Scaling = Scaling()
     missing: Literal["mask", "forward", "forecast"] = Field(
         "mask", description="a missing value is left out, or the last one or the model's own forecast takes its place"
     )
+    alarms: Limits | None = Field(
+        None, description="thresholds by expected alerts, as `stream-gru calibrate` finds them"
+    )
     weights_sha256: str = ""
     training: dict[str, Any] = Field(default_factory=dict, description="how it was made, for people")
+
+    @property
+    def lead(self) -> int:
+        """Which horizon detection waits for: the farthest one of at most 96 steps, if any is that near."""
+        return max((step for step in self.horizons if step <= _LEAD), default=self.horizons[0])
 
     @field_validator("horizons")
     @classmethod

@@ -215,7 +215,7 @@ def _window(traits: Traits, start: Start) -> Iterator[tuple[dict[str, Any], Reas
     yield plan, Reason("plan", f"{steps:,} steps", because, "fair")
     period = traits.period
     if start == "scratch" and period and _HORIZONS[0] < period <= 1000:
-        because = f"a whole period, {period:,} readings, ahead; detection waits for the nearer one"
+        because = f"a whole period, {period:,} readings, ahead"
         yield {"horizons": [_HORIZONS[0], period]}, Reason("horizons", f"12 and {period}", because, "fair")
 
 

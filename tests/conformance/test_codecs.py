@@ -245,6 +245,8 @@ def forecast_columns(draw: st.DrawFn, n: int, k: int, f: int) -> Forecasts:
         alert_score=floats(n),
         alert=flags(),
         closes=flags(),
+        relevant_attribution=floats(n, f),
+        expected_values=floats(n, f),
         level=np.array(draw(st.lists(levels, min_size=n, max_size=n)), np.int8),
         quantiles=np.zeros((n, 3, f)),
         imputed=np.array(draw(st.lists(st.integers(0, 1000), min_size=n, max_size=n)), np.int64),

@@ -209,6 +209,7 @@ def test_score_takes_columns_and_gives_the_output_record() -> None:
         *("series", "timestamp", "y", "yhat", "yhat_lower", "yhat_upper", "anomaly_score", "anomaly_grade"),
         *("is_anomaly", "alert", "alert_score", "level", "forecast", "model", "id", "yhat_spread"),
         "imputed",
+        *("relevant_attribution", "expected_values"),
     ]
     assert table["level"].to_list() == ["warmup"] * 4 + ["missing", "warmup"]
     assert table["timestamp"][-1] - table["timestamp"][0] == 2 * MINUTE

@@ -34,7 +34,7 @@ class Run:
         self.last, self.since, self.seen = y, now, self.seen + 1
         return view
 
-    def all(self, y: Floats, every: int = HOUR, start: int = MONDAY) -> list[View]:
+    def all(self, y: np.ndarray, every: int = HOUR, start: int = MONDAY) -> list[View]:
         return [self.read(value, start + i * every) for i, value in enumerate(y)]
 
 

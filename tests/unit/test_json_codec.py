@@ -335,7 +335,7 @@ def test_columns_that_do_not_fit_each_other_are_not_cut_to_the_shortest() -> Non
     flags, level = np.zeros(2, bool), np.zeros(2, np.int8)
     forecasts = Forecasts(
         columns, columns, columns, columns, columns, np.zeros((2, 1, 3, 1)), columns[:, 0], columns[:, 0], flags,
-        columns[:, 0], flags, flags, level, columns[:, :, None], np.zeros(2, np.int64),
+        columns[:, 0], flags, flags, columns, columns, level, columns[:, :, None], np.zeros(2, np.int64),
     )  # fmt: skip
     good = load(Input(), (1,))
     assert len(good.encode([b"a", b"b"], np.zeros(2, np.int64), ["x", "y"], "m", forecasts)) == 2

@@ -50,6 +50,8 @@ def forecasts(features: int) -> Forecasts:
         alert_score=np.array([1.25, np.nan]),
         alert=flag,
         closes=~flag,
+        relevant_attribution=column(0.75, 0.25),
+        expected_values=column(20.5, 0.3),
         level=np.array([Level.ANOMALY, Level.MISSING], np.int8),
         quantiles=np.zeros((2, 3, features)),
         imputed=np.array([0, 0]) if features == 1 else np.array([0, 3]),
@@ -64,7 +66,7 @@ def encode(features: int) -> list[bytes]:
 
 def test_one_value() -> None:
     first, second = encode(1)
-    assert list(json.loads(first)) == list(json.loads(second)) == NAMES == list(OutputRecord.__struct_fields__)[:-2]
+    assert list(json.loads(first)) == list(json.loads(second)) == NAMES == list(OutputRecord.__struct_fields__)[:-4]
     assert decode_output(first) == OutputRecord(
         series='"é"\n',
         timestamp=1,
@@ -90,7 +92,9 @@ def test_one_value() -> None:
 
 def test_several_values_are_objects_by_name() -> None:
     first, second = (json.loads(record) for record in encode(2))
-    assert list(first) == [*NAMES, "yhat_spread"]
+    assert list(first) == [*NAMES, "yhat_spread", "relevant_attribution", "expected_values"]
+    assert first["relevant_attribution"] == {"a": 0.75, "b": 0.25}
+    assert first["expected_values"] == {"a": 20.5, "b": 0.3}
     assert list(second) == [*NAMES, "imputed"]  # nothing there to be apart on
     assert second["imputed"] == 3
     assert first["yhat_spread"] == {"a": 0.25, "b": 0.1}
