@@ -226,7 +226,8 @@ class Arena:
         head, body = self._bounds()
         rows = np.empty((len(slots), self.layout.row_bytes), np.uint8)
         rows[:, :head] = self.take(slots).view(np.uint8).reshape(-1, head)
-        rows[:, head:body] = self.past[slots].view(np.uint8).reshape(-1, body - head)
+        past = words(self.past).reshape(self.capacity, -1)
+        rows[:, head:body] = np.take(past, slots, 0).view(np.uint8)
         bodies = self.bodies.index_select(0, torch.from_numpy(slots).to(self.device)).cpu().numpy()
         rows[:, body:] = bodies.view(np.uint8)
         return rows
