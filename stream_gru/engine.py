@@ -186,6 +186,7 @@ class Engine:
         surprise, deviation, expected = np.full((3, *y.shape), np.nan)
         for column, of_pairs in zip((surprise, deviation, expected), out, strict=False):
             column.ravel()[pairs] = of_pairs
+        expected += last
         steps = np.full((3 * (2 + len(self.bundle.horizons)), y.size), np.nan)
         steps[:, pairs] = out[3 : len(steps) + 3]
         steps = steps.reshape(len(steps) // 3, 3, *y.shape)  # (2 + K, 3, B, F)
@@ -230,7 +231,7 @@ class Engine:
             verdict.alert,
             verdict.closes & some,
             verdict.attribution,
-            np.where(verdict.is_anomaly[:, None], last + expected, np.nan),
+            np.where(verdict.is_anomaly[:, None], expected, np.nan),
             level,
         )
 

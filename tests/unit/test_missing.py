@@ -133,7 +133,7 @@ def test_a_value_of_our_own_moves_the_series_on_and_is_no_evidence(tmp_path: Pat
     before = engine.arena.bodies.clone().view(-1)
     (level,) = engine.score(["a"], time[99:], [None])["level"]
     after = engine.arena.bodies.view(-1)
-    start = sum(features.FIELDS.values()) + 3 + engine.bundle.horizons[0]
+    start = sum(features.FIELDS.values()) + 3 + engine.bundle.description.lead
     judging = slice(start, start + sum(detector.FIELDS.values()))
     assert level == "missing"
     assert bool((after[judging] == before[judging]).all())

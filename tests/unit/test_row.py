@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stream_gru.row import NEVER, NONE, Layout, as_bytes
+from stream_gru.row import ALARM, NEVER, NONE, Layout, as_bytes
 
 FIELDS = {"levels": 4, "hidden": 7}
 
@@ -16,7 +16,7 @@ def test_a_row_is_a_whole_number_of_words_and_says_what_is_in_it(features: int) 
     layout = Layout(features, FIELDS)
     assert layout.row_bytes % 8 == 0
     assert layout.width == 12
-    assert layout.row_bytes == 24 + features * (24 + 4 * 12)
+    assert layout.row_bytes == 16 + ALARM.itemsize + features * (24 + 4 * 12)
     row = layout.fresh(hidden=np.arange(7))[0]
     assert row["offset"] == NONE
     assert row["timestamp"] == NEVER
