@@ -39,9 +39,9 @@ class Limits(NamedTuple):
 
 DEFAULT = Limits(  # of the package's own model; others are not far from it
     (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6),
-    (0.0033, 0.0225, 0.0423, 0.072, 0.1103, 0.1723, 0.2653, 0.4298, 0.7388),
+    (0.0031, 0.0225, 0.0431, 0.0728, 0.1112, 0.1729, 0.2643, 0.429, 0.7137),
     (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
-    (2.667, 3.372, 4.077, 5.154, 7.355, 10.979, 12.002),
+    (2.659, 3.344, 4.008, 4.944, 6.278, 9.218, 11.464),
 )
 
 
@@ -91,7 +91,7 @@ def _tell(head: Head, surprise: Floats, judged: Bools) -> Floats:
     """The part of the surprise (B,) that is news, 0 where there is none; `head` moves on."""
     head["since"] += head["since"] > 0
     head["habit"] *= np.where(judged, np.exp(-1 / _FORGET), 1)
-    over = (head["since"] == 0) | (head["since"] > _HOLD)
+    over = (head["since"] == 0) | (head["since"] - 1 > _HOLD)
     news = (surprise > 0) & (over | (surprise > _NEWS * head["told"]))
     told: Floats = np.where(news, surprise / (1 + _HABIT * head["habit"]), 0)
     head["habit"] += np.where(news, np.minimum(surprise / _UNIT, 1), 0)

@@ -48,9 +48,8 @@ _USUAL, _DECAY, _DEVIATION = 1 / 3000, 1 / 13_000, 1 / 13_000  # rates of what i
 _NEAR = 0.97  # of the record: where a surprise begins
 _HALF = 0.3  # margin from which on more of it counts less and less
 _YOUNG = 300.0  # readings after which a margin counts half: the records of a short past are soon broken
-_STILL = 0.3  # what a record takes over of a longer stillness, which comes reading by reading and would set no record
+_STILL = 3.0  # mean deviations: the bar of stillness, which comes reading by reading and would set no record
 _SILENT = 0.03  # of the usual activity: stiller than that is as still
-_LEARNING = 150  # readings, before which it takes over everything
 _FIRST = 5  # readings, before which the last one is all that is usual
 _QUANTILE = 0.97  # of the residual's size: the limit that it seldom exceeds
 _STEP = 0.004  # in mean errors: how the limit moves at a reading
@@ -77,7 +76,6 @@ class Constants(NamedTuple):
     shift: Tensor  # -1 where a channel is a level, 1 where it is one upside down
     weight: Tensor  # 1, or 0 for a channel that looks the other way
     units: Tensor  # 1 for channels in units of the series, else 0
-    growth: Tensor  # share that a record takes over of what exceeds it
     up: Tensor  # (1, 1) factors whose larger product with a residual is its size, on the side that is looked at
     down: Tensor
     over: Tensor  # the same for the channels that are watched
@@ -96,7 +94,6 @@ class Constants(NamedTuple):
             _repeat(counts, (0, 0, 0, -1, 1, 0, 0)),
             _repeat(counts, (1, up, down, up, down, both, both)),
             [*([1.0] * 3), 0, 0, *([1.0, 0] * 2), *_repeat(counts[3:], (1, 1, 1, 0))],
-            _repeat(counts, (1, 1, 1, 1, 1, 1, _STILL)),
             *([up], [-down], [up, up, both, both], [-down, -down, 0, 0]),
         )
         tensors = [torch.tensor(column, dtype=torch.float32, device=device)[:, None] for column in columns]
@@ -111,17 +108,15 @@ class Youth(NamedTuple):
     trust: Tensor  # what margins are multiplied by
     step: Tensor  # of the limit
     begins: Tensor  # 1 for the first readings, else 0
-    learning: Tensor  # 1 while records take everything over, else 0
 
 
 def youth(seen: Ints) -> npt.NDArray[np.float32]:
-    """The columns of `Youth`, (5, N), on the host."""
+    """The columns of `Youth`, (4, N), on the host."""
     columns = np.empty((len(Youth._fields), len(seen)), np.float32)
     columns[0] = 1 / (seen + 1)
     columns[1] = seen / (seen + _YOUNG)
     columns[2] = np.maximum(_STEP, 3 / (seen + 3))
     columns[3] = seen < _FIRST
-    columns[4] = seen < _LEARNING
     return columns
 
 
@@ -143,7 +138,8 @@ def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) 
     usual, record = (torch.addcmul(kept, evidence.dx, constant.shift) for kept in (usual, record))
     away = channel - usual
     floor = torch.addcmul(_UNIT * (1 - constant.units), evidence.floor, constant.units)
-    margin = (away / (record - usual + floor) - _NEAR).clamp(0, _MOST) * age.trust
+    bar = torch.cat([record[:-1], torch.add(usual[-1:], deviation[-1:], alpha=_STILL)])
+    margin = (away / (bar - usual + floor) - _NEAR).clamp(0, _MOST) * age.trust
     surprise = ((margin / _HALF).log1p() * (_HALF * constant.weight)).sum(0, keepdim=True)
 
     far = away.index_select(0, constant.watched)
@@ -151,9 +147,7 @@ def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) 
     ratio = torch.maximum(far * constant.over, far * constant.under) / least
     total = torch.linalg.vector_norm(ratio.clamp(max=_FARTHEST), POWER, 0, keepdim=True)
 
-    growth = torch.maximum(constant.growth, age.learning)
-    grown = torch.addcmul(record, (channel - record).clamp(min=0), growth)
-    record = torch.where(age.begins > 0, channel, grown)
+    record = torch.where(age.begins > 0, channel, torch.maximum(record, channel))
     usual = usual + away * torch.maximum(age.rate, age.begins).clamp(min=_USUAL)
     deviation = torch.lerp(deviation, far.abs(), age.rate.clamp(min=_DEVIATION))
     learned = Detector(smoothed, limit, usual, torch.lerp(record, usual, _DECAY), deviation)

@@ -211,6 +211,7 @@ class Engine:
         surprise, deviation, expected = np.full((3, *y.shape), np.nan)
         for column, of_pairs in zip((surprise, deviation, expected), out, strict=False):
             column.ravel()[pairs] = of_pairs
+        expected += last
         levels, band = len(self._forecaster.levels), self._forecaster.band
         steps = np.full((levels + 3 * len(self.steps), y.size), np.nan)
         steps[:, pairs] = out[3 : len(steps) + 3]
@@ -257,7 +258,7 @@ class Engine:
             verdict.alert,
             verdict.closes & some,
             verdict.attribution,
-            np.where(verdict.is_anomaly[:, None], last + expected, np.nan),
+            np.where(verdict.is_anomaly[:, None], expected, np.nan),
             level,
             made.transpose(1, 0, 2),
             imputed + filled.any(1),

@@ -154,7 +154,7 @@ class Detector(Section):
     """When a reading counts as anomalous."""
 
     sensitivity: float = Field(
-        0.2, gt=0, le=1000, description="alerts that a series may give a day while all is well; more = more is found"
+        0.1, gt=0, le=1000, description="alerts that a series may give a day while all is well; more = more is found"
     )
     direction: Literal["both", "above", "below"] = Field(
         "both", description="which values are anomalous; above and below leave out activity and stillness"

@@ -38,7 +38,7 @@ def _cycles(timestamp: Ints, rng: np.random.Generator) -> Floats:
     for period in _PERIODS_MS:
         angle = 2 * np.pi * (timestamp / period + rng.random((n, 1)))
         value += np.sin(angle) * rng.exponential(1.0, (n, 1)) * _some(n, 0.6, rng)
-    return np.where(_some(n, 0.2, rng), np.exp(value) / 2, value)
+    return np.where(_some(n, 0.2, rng), np.exp(np.clip(value, -2, 2)), value)
 
 
 def _noise(n: int, length: int, rng: np.random.Generator) -> Floats:

@@ -284,6 +284,12 @@ def test_outputs_come_back(name: str, mapping: str, horizons: tuple[int, ...], d
             assert record.yhat_spread is msgspec.UNSET
         else:
             same(record.yhat_spread, forecasts.spread[i])
+        explained = (record.relevant_attribution, forecasts.relevant_attribution[i])
+        for stored, row in (explained, (record.expected_values, forecasts.expected_values[i])):
+            if len(row) == 1 or np.isnan(row).all():
+                assert stored is msgspec.UNSET
+            else:
+                same(stored, row)
         assert [step.step for step in record.forecast] == list(horizons)
         assert record.imputed == (forecasts.imputed[i] or msgspec.UNSET)
         for k, step in enumerate(record.forecast):

@@ -1,25 +1,27 @@
-"""The detector on a simulated fleet, where it is known what is anomalous; thresholds leave room for other weights."""
+"""The detector on made-up series where it is known what is anomalous; thresholds leave room for other weights."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
 
+from stream_gru import detector, settings
 from stream_gru.batch import Forecasts, Level, Readings
-from stream_gru.detector import judge
 from stream_gru.engine import Engine
+from stream_gru.errors import SettingsError
 from stream_gru.tools.fleet import Fleet, Label
 
-SERIES, TICKS, STEP = 120, 2000, 60_000
+SERIES, TICKS, STEP = 120, 3000, 60_000
 AFTER = 5 * STEP  # an anomaly may be flagged so long after its end
-ECHO = 40 * STEP  # the return to normal is a change as well
+ECHO = 100 * STEP  # the return to normal is a change as well
 
 
 @pytest.fixture(scope="module")
 def watched() -> tuple[Fleet, list[Label], Readings, Forecasts]:
-    fleet = Fleet(SERIES, STEP, 1_700_000_000_000, seed=11, anomalies=1 / 1200, gaps=1 / 3000, nulls=0.001)
+    fleet = Fleet(SERIES, STEP, 1_700_000_000_000, seed=11, anomalies=1 / 1200, gaps=1 / 3000, nulls=0.001, quiet=400)
     block = fleet.ticks(TICKS)
     engine = Engine(capacity=SERIES, device="cpu")
     engine.arena.open(0)
@@ -43,15 +45,17 @@ def test_most_injected_anomalies_are_found(watched: tuple[Fleet, list[Label], Re
         assert np.mean(hits) >= 0.65, kind
 
 
-def test_false_alarms_are_rare(watched: tuple[Fleet, list[Label], Readings, Forecasts]) -> None:
+def test_false_alarms_are_rare_in_established_series(
+    watched: tuple[Fleet, list[Label], Readings, Forecasts],
+) -> None:
     fleet, labels, readings, out = watched
-    clean = np.isin(out.level, (Level.NORMAL, Level.ANOMALY))
+    clean = np.isin(out.level, (Level.NORMAL, Level.ANOMALY)) & (readings.offset // SERIES >= 1000)
     for label in labels:
         near = (readings.timestamp >= label.start) & (readings.timestamp <= label.end + ECHO)
         clean &= ~(near & (readings.slot == fleet.names.index(label.series)))
     assert clean.sum() > 150_000
-    assert out.is_anomaly[clean].mean() <= 1e-4
-    assert out.alert[clean].mean() <= 5e-5
+    assert out.is_anomaly[clean].mean() <= 1e-3
+    assert out.alert[clean].mean() <= 2e-4
 
 
 def test_intervals_cover_what_they_say(watched: tuple[Fleet, list[Label], Readings, Forecasts]) -> None:
@@ -61,20 +65,94 @@ def test_intervals_cover_what_they_say(watched: tuple[Fleet, list[Label], Readin
     assert 0.86 <= inside[ripe].mean() <= 0.94
 
 
-def test_several_features_are_judged_together() -> None:
-    nothing = np.zeros(3)
-    scores = np.array([[0.9, 0.9, 0.9], [0.9, 0.0, 0.0], [3.0, 0.0, 0.1]])
-    verdict = judge(scores, nothing, 1.0)
-    assert verdict.is_anomaly.tolist() == [True, False, True]
-    assert (verdict.score >= scores.max(1) - 1e-12).all()
-    assert judge(scores[:, :1], nothing, 1.0).score.tolist() == [0.9, 0.9, 3.0]
+def run(y: Any, **chosen: Any) -> Forecasts:
+    """One series, a reading a minute."""
+    engine = Engine(capacity=1, device="cpu", detector=settings.Detector(**chosen))
+    engine.arena.open(0)
+    slots = np.repeat(engine.arena.admit(0, [b"s"]), len(y))
+    time = 1_700_000_000_000 + STEP * np.arange(len(y))
+    return engine.step(Readings(slots, np.arange(len(y)), time, np.array(y, float)[:, None]))
 
 
-def test_a_run_is_alerted_at_its_start_and_closed_at_its_end() -> None:
-    running = np.array([0.0, 1.0, 1.0, 0.0])
-    verdict = judge(np.array([[2.0], [2.0], [0.5], [0.5]]), running, 1.0)
-    assert verdict.alert.tolist() == [True, False, False, False]
-    assert verdict.alert_score.tolist() == [2.0, 0.0, 0.0, 0.0]
-    assert verdict.closes.tolist() == [False, False, True, False]
-    assert verdict.alarm.tolist() == [1.0, 1.0, 0.0, 0.0]
-    assert verdict.grade.tolist() == [0.5, 0.5, 0.0, 0.0]
+def noise(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=n)
+
+
+def test_a_series_warms_up() -> None:
+    out = run(np.r_[noise(149), 50.0, noise(10)])
+    assert (out.level[:150] == Level.WARMUP).all()
+    assert np.isnan(out.anomaly_score[:150]).all()
+    assert not out.is_anomaly[:150].any()
+    assert (out.level[150:] != Level.WARMUP).all()
+    assert np.isfinite(out.anomaly_score[150:]).all()
+    early = run(np.r_[noise(149), 50.0], min_n_samples_seen=20)
+    assert early.level[19] == Level.WARMUP
+    assert early.alert[149]
+
+
+@pytest.mark.parametrize(
+    ("direction", "high", "low"), [("both", True, True), ("above", True, False), ("below", False, True)]
+)
+def test_only_what_lies_in_the_direction_is_anomalous(direction: str, high: bool, low: bool) -> None:
+    calm = noise(1500)
+    for up, found in ((1, high), (-1, low)):
+        out = run(np.r_[calm, up * 12.0, up * 12.0], direction=direction)
+        assert out.alert[1500:].any() == found
+        assert (out.anomaly_score[1500:].max() > 1) == found
+
+
+def test_a_stuck_sensor_is_flagged_and_alerted() -> None:
+    out = run(np.r_[noise(1500), np.full(150, 0.1)])
+    assert not out.is_anomaly[1200:1500].any()
+    assert out.is_anomaly[1550:].all()
+    assert out.alert[1500:].any()
+
+
+def test_a_flat_line_is_normal_and_its_end_is_not() -> None:
+    out = run(np.r_[np.full(400, 7.0), 8.0])
+    assert not out.is_anomaly[:400].any()
+    assert out.alert[400]
+
+
+def test_a_new_level_is_alerted_at_once_stays_up_and_is_adopted_after_a_while() -> None:
+    out = run(np.r_[noise(1000), 8 + noise(1500, 1)])
+    assert out.alert[1000]
+    assert out.is_anomaly[1000:1100].all()
+    assert not out.is_anomaly[2200:].any()
+    assert out.alert[1001:].sum() <= 3
+
+
+def test_bursts_of_activity_are_flagged() -> None:
+    out = run(np.r_[noise(1500), 5 * noise(60, 1)])
+    assert out.is_anomaly[1520:].mean() > 0.7
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e9])
+def test_scores_have_no_scale(scale: float) -> None:
+    y = np.r_[noise(600), 9.0, noise(50, 1)]
+    plain, scaled = run(y), run(y * scale)
+    # The size of the values is an input of the model, so forecasts differ a little.
+    assert plain.alert[600]
+    assert scaled.alert[600]
+    np.testing.assert_allclose(scaled.anomaly_score[600:650], plain.anomaly_score[600:650], rtol=0.15)
+
+
+def test_each_channel_of_one_side_is_left_out_on_the_other() -> None:
+    both, above, below = (detector.Constants.on(direction=d) for d in ("both", "above", "below"))
+    assert both.weight.sum() == detector.CHANNELS
+    sized, active = 5, 2
+    for one in (above, below):
+        assert one.weight.sum() == sized + (detector.CHANNELS - sized - active) / 2
+    assert (above.weight * below.weight).sum() == sized
+
+
+def test_the_state_is_small() -> None:
+    assert sum(detector.FIELDS.values()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("sensitivity", 0), ("sensitivity", -1), ("direction", "up"), ("min_n_samples_seen", 0)]
+)
+def test_settings_that_make_no_sense_are_refused(name: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=rf"detector\.{name}"):
+        settings.load(None, {f"detector.{name}": value})

@@ -112,28 +112,45 @@ def test_a_spike_is_flagged_alerted_once_and_closed() -> None:
     rng = np.random.default_rng(1)
     feed = Feed(make())
     feed(*rng.normal(size=400))
-    out = feed(40.0, 41.0, 0.3, -0.2, *rng.normal(size=30))
+    out = feed(40.0, 41.0, 0.3, -0.2, *rng.normal(size=96))
     run = int(np.argmin(out.is_anomaly))
-    assert 2 <= run < 10
+    assert 2 <= run < 50
     assert (out.level[:run] == Level.ANOMALY).all()
     assert (out.anomaly_score[:run] > 1).all()
     assert ((out.anomaly_grade[:run] > 0) & (out.anomaly_grade[:run] < 1)).all()
-    assert out.alert.tolist() == [True] + [False] * 33
+    assert np.flatnonzero(out.alert).tolist() == [0]
     assert out.alert_score[0] == out.anomaly_score[0]
     assert (out.alert_score[1:] <= 1).all()
     assert np.flatnonzero(out.closes).tolist() == [run]
     assert (out.anomaly_grade[run:] == 0).all()
 
 
-def test_the_threshold_scales_the_score() -> None:
+def test_more_sensitivity_lowers_the_thresholds() -> None:
     rng = np.random.default_rng(2)
-    y = rng.normal(size=200)
+    y = [*rng.normal(size=400), 6.0, *rng.normal(size=20)]
     scores = []
-    for threshold in (1.0, 2.0):
-        engine = Engine(capacity=5, device="cpu", detector=settings.Detector(threshold=threshold))
+    for sensitivity in (0.01, 1.0):
+        engine = Engine(capacity=5, device="cpu", detector=settings.Detector(sensitivity=sensitivity))
         engine.arena.open(0)
-        scores.append(Feed(engine)(*y).anomaly_score)
-    np.testing.assert_allclose(scores[0], 2 * scores[1], rtol=1e-6)
+        scores.append(Feed(engine)(*y).anomaly_score[150:])
+    assert (scores[1] >= scores[0]).all()
+    assert scores[1].mean() > 1.5 * scores[0].mean()
+
+
+def test_an_anomaly_of_several_features_is_explained() -> None:
+    rng = np.random.default_rng(6)
+    feed = Feed(make(3))
+    usual = np.array([0, 100, 1e4])
+    y = rng.normal(size=(403, 3)) + usual
+    y[400:, 1] += 30
+    out = feed(*map(tuple, y))
+    assert out.is_anomaly[400:].all()
+    shares = out.relevant_attribution[400:]
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert (shares[:, 1] > 0.9).all()
+    np.testing.assert_allclose(out.expected_values[400:], [usual] * 3, atol=3)
+    assert np.isnan(out.relevant_attribution[~out.is_anomaly]).all()
+    assert np.isnan(out.expected_values[~out.is_anomaly]).all()
 
 
 @pytest.mark.parametrize("start", [1e9, 1e12])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stream_gru.row import NEVER, NONE, PAST, Layout, as_bytes
+from stream_gru.row import ALARM, NEVER, NONE, PAST, Layout, as_bytes
 
 FIELDS = {"levels": 4, "hidden": 7}
 
@@ -16,7 +16,7 @@ def test_a_row_is_a_whole_number_of_words_and_says_what_is_in_it(features: int) 
     layout = Layout(features, FIELDS)
     assert layout.row_bytes % 8 == 0
     assert layout.width == 12
-    assert layout.row_bytes == 40 + PAST * 8 + features * (40 + PAST * 16 + 4 * 12)
+    assert layout.row_bytes == 32 + ALARM.itemsize + PAST * 8 + features * (40 + PAST * 16 + 4 * 12)
     row = layout.fresh(hidden=np.arange(7))[0]
     assert row["offset"] == NONE
     assert row["timestamp"] == NEVER

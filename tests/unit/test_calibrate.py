@@ -1,0 +1,85 @@
+"""Clean series, thresholds by what is said of them, and whether others keep to that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from stream_gru.alert import Limits
+from stream_gru.cli import app
+from stream_gru.engine import Engine
+from stream_gru.models import bundle
+from stream_gru.models.network import Network
+from stream_gru.tools import calibrate, clean
+
+PLAN = calibrate.Plan(series=150, readings=2000, seed=5)
+
+
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    return calibrate.measure(None, PLAN)
+
+
+def small(folder: Path) -> Path:
+    description = bundle.Description(name="small", network=Network(hidden=8), horizons=(3, 24))
+    bundle.save(folder, description, bundle.build(description))
+    return folder
+
+
+def test_a_clean_fleet_is_the_same_for_a_seed_and_varied() -> None:
+    time, value = clean.fleet(40, 500, 1)
+    again = clean.fleet(40, 500, 1)
+    np.testing.assert_array_equal(time, again[0])
+    np.testing.assert_array_equal(value, again[1])
+    assert not np.array_equal(value, clean.fleet(40, 500, 2)[1])
+    assert np.isfinite(value).all()
+    assert len(np.unique(np.diff(time))) > 3
+    assert (value.std(1) > 0).all()
+
+
+def test_thresholds_rise_as_fewer_alerts_are_wanted(limits: Limits) -> None:
+    assert len(limits.rates) == len(limits.surprise) >= 4
+    assert (np.diff(limits.rates) < 0).all()
+    assert (np.diff(limits.surprise) > 0).all()
+    assert (np.diff(limits.shares) < 0).all()
+    assert (np.diff(limits.deviation) > 0).all()
+
+
+def test_other_series_give_about_as_many_alerts_as_were_asked_for(limits: Limits) -> None:
+    checked = calibrate.check(None, limits, calibrate.Plan(150, 2000, 6), 0.3)
+    assert checked.asked > 50
+    assert checked.asked / 2 < checked.got < 2 * checked.asked
+    assert checked.share < 0.02
+
+
+def test_thresholds_are_written_into_the_bundle_and_served(tmp_path: Path) -> None:
+    folder = small(tmp_path)
+    before = bundle.load(folder)
+    result = CliRunner().invoke(app, ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout[result.stdout.index('{"alarms"') :])
+    assert [row["sensitivity"] for row in report["check"]] == list(calibrate.SENSITIVITIES)
+    after = bundle.load(folder)
+    assert after.digest != before.digest
+    assert after.description.alarms is not None
+    assert after.description.alarms._asdict() == {name: tuple(row) for name, row in report["alarms"].items()}
+    assert Engine(folder, capacity=1, device="cpu").limits == after.description.alarms
+
+
+def test_a_dry_run_leaves_the_bundle_alone(tmp_path: Path) -> None:
+    folder = small(tmp_path)
+    before = bundle.load(folder).digest
+    arguments = ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--dry-run"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "alerts" in result.output
+    assert bundle.load(folder).digest == before
+
+
+@pytest.mark.parametrize(("horizons", "lead"), [((12, 36), 36), ((12,), 12), ((3, 96, 500), 96), ((200, 500), 200)])
+def test_detection_waits_for_the_farthest_horizon_that_is_near(horizons: tuple[int, ...], lead: int) -> None:
+    assert bundle.Description(name="x", horizons=horizons).lead == lead
