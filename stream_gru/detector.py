@@ -25,20 +25,21 @@ from stream_gru.batch import Ints
 
 Direction = Literal["both", "above", "below"]
 
-# Exponential averages and their spans; the first two are levels.
+# Exponential averages and their spans; the first three are levels, of which only the deviation looks at the first.
 _SPANS = {
-    **{"level 5": 5, "level 60": 60},
-    **{"drift 20": 20, "drift 60": 60},  # of the residual; the second one of the residual in mean errors
+    **{"level 5": 5, "level 20": 20, "level 60": 60},
+    **{"drift 20": 20, "drift 60": 60},  # of the residual
     **{"error 20": 20, "error 60": 60},  # of its size
     **{"excess 15": 15, "excess 60": 60},  # of how often that is above its usual limit
     **{"activity": 60, "error": 3000},  # of |dx|; of the size of the residual, for the steps of the limit
 }
-_LEVELS, _DRIFTS, _RATES = slice(0, 2), slice(2, 4), slice(4, 8)
-_ACTIVITY, _ERROR = slice(8, 9), slice(9, 10)
+_LEVELS, _DRIFTS, _RATES = slice(0, 3), slice(3, 5), slice(5, 9)
+_ACTIVITY, _ERROR = slice(9, 10), slice(10, 11)
 # The channels: sizes of the residual, drifts up and down, levels up and down, activity and stillness.
 _SIZES, _UP, _DOWN, _HIGH, _LOW, _ACTIVE = 5, 2, 2, 3, 3, 2
 CHANNELS = _SIZES + _UP + _DOWN + _HIGH + _LOW + _ACTIVE
-_WATCHED = 4  # whose deviation counts: both smoothed levels, activity, stillness
+_VALUE = slice(_SIZES + _UP + _DOWN, _SIZES + _UP + _DOWN + 1)  # the channel of the value itself
+_WATCHED = 4  # whose deviation counts: the quick and the slow level, activity, stillness
 
 FIELDS = {
     **{"smoothed": len(_SPANS), "limit": 1, "usual": CHANNELS, "record": CHANNELS, "deviation": _WATCHED},
@@ -48,12 +49,11 @@ _USUAL, _DECAY, _DEVIATION = 1 / 3000, 1 / 13_000, 1 / 13_000  # rates of what i
 _NEAR = 0.97  # of the record: where a surprise begins
 _HALF = 0.3  # margin from which on more of it counts less and less
 _YOUNG = 300.0  # readings after which a margin counts half: the records of a short past are soon broken
-_STILL = 3.0  # mean deviations: the bar of stillness, which comes reading by reading and would set no record
+_STILL = 4.0  # mean deviations: the bar of stillness, which comes reading by reading and would set no record
 _SILENT = 0.03  # of the usual activity: stiller than that is as still
 _FIRST = 5  # readings, before which the last one is all that is usual
 _QUANTILE = 0.97  # of the residual's size: the limit that it seldom exceeds
 _STEP = 0.004  # in mean errors: how the limit moves at a reading
-_WILD = 30.0  # mean errors: a residual is no larger in a drift
 _UNIT = 1e-6  # the smallest range of a quantity without a unit
 _MOST, _FARTHEST = 1e6, 10.0  # a margin, and a deviation, count no more
 POWER = 4  # deviations, and features, are combined by this norm: close to the largest, but they add up
@@ -62,7 +62,7 @@ POWER = 4  # deviations, and features, are combined by this norm: close to the l
 class Detector(NamedTuple):
     """The part of the body that this module keeps."""
 
-    smoothed: Tensor  # (10, N) averages, see `_SPANS`
+    smoothed: Tensor  # (11, N) averages, see `_SPANS`
     limit: Tensor  # (1, N) the residual's size is seldom above
     usual: Tensor  # (C, N) running mean of each channel
     record: Tensor  # (C, N) its decaying record
@@ -80,7 +80,7 @@ class Constants(NamedTuple):
     down: Tensor
     over: Tensor  # the same for the channels that are watched
     under: Tensor
-    watched: Tensor  # (4,) which channels these are
+    watched: Tensor  # (3,) which channels these are, all but the quick level
 
     @classmethod
     def on(cls, device: torch.device | str = "cpu", direction: Direction = "both") -> Constants:
@@ -88,7 +88,7 @@ class Constants(NamedTuple):
         up, down, both = (float(direction in ("both", way)) for way in ("above", "below", "both"))
         counts = (_SIZES, _UP, _DOWN, _HIGH, _LOW, 1, 1)
         active = CHANNELS - _ACTIVE
-        smooth = active - _LOW - 2
+        slow = active - _LOW - 1
         columns = (
             [1 / span for span in _SPANS.values()],
             _repeat(counts, (0, 0, 0, -1, 1, 0, 0)),
@@ -97,7 +97,7 @@ class Constants(NamedTuple):
             *([up], [-down], [up, up, both, both], [-down, -down, 0, 0]),
         )
         tensors = [torch.tensor(column, dtype=torch.float32, device=device)[:, None] for column in columns]
-        tensors.append(torch.tensor([smooth, smooth + 1, active, active + 1], device=device))
+        tensors.append(torch.tensor([slow, active, active + 1], device=device))
         return cls(*tensors)
 
 
@@ -142,8 +142,9 @@ def score(state: Detector, evidence: Evidence, age: Youth, constant: Constants) 
     margin = (away / (bar - usual + floor) - _NEAR).clamp(0, _MOST) * age.trust
     surprise = ((margin / _HALF).log1p() * (_HALF * constant.weight)).sum(0, keepdim=True)
 
-    far = away.index_select(0, constant.watched)
-    least = deviation + floor.index_select(0, constant.watched)
+    quick = smoothed[:1] - usual[_VALUE]
+    far = torch.cat([quick, away.index_select(0, constant.watched)])
+    least = deviation + torch.cat([evidence.floor, floor.index_select(0, constant.watched)])
     ratio = torch.maximum(far * constant.over, far * constant.under) / least
     total = torch.linalg.vector_norm(ratio.clamp(max=_FARTHEST), POWER, 0, keepdim=True)
 
@@ -162,12 +163,11 @@ def _channels(state: Detector, evidence: Evidence, age: Youth, constant: Constan
     # From 0 at 3/4 of the limit to 1 at 5/4: a step would turn a rounding into an event.
     above = ((size / (limit + floor) - 0.75) * 2).clamp(0, 1)
     still = torch.zeros_like(dx)
-    standard = (residual / (smoothed[_ERROR] + floor)).clamp(-_WILD, _WILD)
     before = torch.cat([smoothed[_LEVELS] - dx, smoothed[_DRIFTS.start :]])
-    target = torch.cat([still, still, residual, standard, size, size, above, above, dx.abs(), size])
+    target = torch.cat([still, still, still, residual, residual, size, size, above, above, dx.abs(), size])
     smoothed = torch.lerp(before, target, torch.maximum(constant.rates, age.rate))
     limit = torch.addcmul(limit, (above - (1 - _QUANTILE)) * age.step, smoothed[_ERROR])
-    drifts, levels, activity = smoothed[_DRIFTS], torch.cat([still, smoothed[_LEVELS]]), smoothed[_ACTIVITY]
+    drifts, levels, activity = smoothed[_DRIFTS], torch.cat([still, smoothed[1 : _LEVELS.stop]]), smoothed[_ACTIVITY]
     sizes = torch.cat([size, smoothed[_RATES]])
     least = torch.add(floor, state.usual[-_ACTIVE : 1 - _ACTIVE], alpha=_SILENT)
     stillness = -(activity + least).log()

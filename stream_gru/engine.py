@@ -312,7 +312,8 @@ class Engine:
         observed = features.Observation.of(observations)
         # score, against forecasts made before this reading
         watch = detector.Detector(*watched[: len(detector.FIELDS)])
-        evidence = detector.Evidence(observed.dx - waiting[:1], observed.dx, observed.floor)
+        waited = observed.rate * self.bundle.description.lead <= 1  # else there was no forecast yet
+        evidence = detector.Evidence((observed.dx - waiting[:1]) * waited, observed.dx, observed.floor)
         age = detector.Youth(*torch.split(youth, 1))
         found, learned = detector.score(watch, evidence, age, self._watched)
         factors = calibration.track(tracked, made, observed.dx, observed.rate, self._levels)
