@@ -21,6 +21,7 @@ _HOLD, _NEWS = 75, 1.5  # readings for which only a surprise so many times as la
 _HABIT, _FORGET = 0.15, 2500  # what each alert takes off the next ones; readings after which e times less
 _UNIT = 0.15 * CHANNELS / 45  # the surprise that counts as one alert: two channels or so at new records
 _LASTS = 0.01  # days that a series may be called anomalous for each alert it may give
+_YOUNG = 200.0  # readings before which a surprise must be much larger: everything in a short past is a record
 _INTERVAL = 1 / 1000  # rate of the usual interval between two readings
 
 
@@ -78,6 +79,7 @@ def judge(found: Found, head: Head, limits: Limits, per_day: float) -> Verdict:
     each_day = per_day / found.judged.shape[1]  # of a feature
     interval = np.minimum(np.exp(head["interval"]), SLOWEST_MS)
     least, farthest = limits.at(each_day * interval / DAY_MS, each_day * _LASTS)
+    least *= 1 + (_YOUNG / np.maximum(found.seen, 1)) ** 2
 
     surprise, deviation = np.where(found.judged, (found.surprise, found.deviation), 0)
     told = _tell(head, _norm(surprise), np.logical_or.reduce(found.judged, axis=1)) / least
