@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.batch import Bools, Floats, Ints
 from stream_gru.detector import CHANNELS, POWER
 
 Head = npt.NDArray[Any]
@@ -21,6 +21,7 @@ _HOLD, _NEWS = 75, 1.5  # readings for which only a surprise so many times as la
 _HABIT, _FORGET = 0.15, 2500  # what each alert takes off the next ones; readings after which e times less
 _UNIT = 0.15 * CHANNELS / 45  # the surprise that counts as one alert: two channels or so at new records
 _LASTS = 0.01  # days that a series may be called anomalous for each alert it may give
+_YOUNG = 200.0  # readings before which a surprise must be much larger: everything in a short past is a record
 
 
 class Limits(NamedTuple):
@@ -65,6 +66,7 @@ class Found(NamedTuple):
     deviation: Floats  # (B, F)
     judged: Bools  # (B, F) whether these two count: the feature is there, and old enough
     interval: Floats  # (B,) usual ms between two readings
+    seen: Ints  # (B,) how many there were before
 
 
 def judge(found: Found, head: Head, limits: Limits, per_day: float) -> Verdict:
@@ -74,6 +76,7 @@ def judge(found: Found, head: Head, limits: Limits, per_day: float) -> Verdict:
     each_day = per_day / found.judged.shape[1]  # of a feature
     interval = np.clip(found.interval, 1, SLOWEST_MS)
     least, farthest = limits.at(each_day * interval / DAY_MS, each_day * _LASTS)
+    least *= 1 + (_YOUNG / np.maximum(found.seen, 1)) ** 2
 
     surprise, deviation = np.where(found.judged, (found.surprise, found.deviation), 0)
     told = _tell(head, _norm(surprise), np.logical_or.reduce(found.judged, axis=1)) / least

@@ -224,7 +224,7 @@ class Engine:
 
         some, old_enough = present.any(1), judged.any(1)
         verdict = alert.judge(
-            alert.Found(surprise, deviation, judged, heads["interval"]),
+            alert.Found(surprise, deviation, judged, heads["interval"], seen.max(axis=1)),
             *(heads["alarm"], self.limits, self.detector.sensitivity),
         )
         level = np.where(verdict.is_anomaly, _ANOMALY, _NORMAL)

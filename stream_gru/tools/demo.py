@@ -31,7 +31,7 @@ def simulation(rate: float, series: int, seed: int, duration_s: float | None, yo
         duration_s=duration_s,
         anomalies_per_hour=2.5 * rate,
         speedup=STEP_S * rate / series,
-        quiet=2 * young,
+        quiet=young,
     )
 
 

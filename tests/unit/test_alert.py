@@ -18,14 +18,14 @@ def verdict(
     """On one reading of each of B series."""
     shape = np.shape(surprise)
     head = np.zeros(len(surprise), row.ALARM) if head is None else head
-    gap, seen = np.full(shape[0], MINUTE), np.full(shape[0], 500)
+    gap, seen = np.full(shape[0], float(MINUTE)), np.full(shape[0], 10**6)
     return judge(Found(np.array(surprise), np.array(deviation), np.full(shape, judged), gap, seen), head, ONE, 1.0)
 
 
-def moment(found: float, gap: int, seen: int) -> Found:
+def moment(found: float, interval: int, seen: int) -> Found:
     """One reading of one series."""
     one = np.full((1, 1), found)
-    return Found(one, one, np.full((1, 1), True), np.array([gap]), np.array([seen]))
+    return Found(one, one, np.full((1, 1), True), np.array([float(interval)]), np.array([seen]))
 
 
 def told(surprises: list[float]) -> np.ndarray:
@@ -104,22 +104,17 @@ def test_thresholds_follow_the_table_and_end_with_it() -> None:
 
 
 def test_frequent_readings_need_a_larger_surprise_each_for_as_many_alerts_a_day() -> None:
-    scores = []
-    for gap in (1000, 60_000, 300_000, 3_600_000):
-        head = np.zeros(1, row.ALARM)
-        for seen in range(1, 50):
-            found = moment(0.1, gap, seen)
-            out = judge(found, head, DEFAULT, 0.2)
-            head = out.head if seen < 49 else head
-            head["since"] = head["habit"] = 0
-        assert np.exp(head["interval"][0]) == pytest.approx(gap)
-        scores.append(out.alert_score[0])
+    scores = [
+        judge(moment(0.1, interval, 500), np.zeros(1, row.ALARM), DEFAULT, 0.2).alert_score[0]
+        for interval in (1000, 60_000, 300_000, 3_600_000)
+    ]
     assert scores[0] < scores[1] < scores[2] == pytest.approx(scores[3])
 
 
-def test_the_interval_of_a_series_is_its_usual_one() -> None:
-    head = np.zeros(1, row.ALARM)
-    for seen, gap in enumerate([1e15, *[MINUTE] * 200, 500 * MINUTE, *[MINUTE] * 10]):
-        found = moment(0.0, int(gap), seen)
-        head = judge(found, head, ONE, 1.0).head
-    assert np.exp(head["interval"][0]) == pytest.approx(MINUTE, rel=0.05)
+def test_young_series_need_a_larger_surprise() -> None:
+    scores = [
+        judge(moment(0.1, MINUTE, seen), np.zeros(1, row.ALARM), DEFAULT, 0.2).alert_score[0]
+        for seen in (150, 400, 5000)
+    ]
+    assert scores[0] < scores[1] < scores[2]
+    assert scores[0] < scores[2] / 2

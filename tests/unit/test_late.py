@@ -98,14 +98,13 @@ def test_a_young_series_gives_a_forecast_and_no_score() -> None:
     assert not out.is_anomaly[0]
 
 
-@pytest.mark.parametrize("threshold", [1.0, 2.0])
-def test_the_score_is_the_distance_in_half_intervals(threshold: float) -> None:
+def test_the_score_is_the_distance_in_half_intervals() -> None:
     feed = Feed()
-    feed.engine.detector = settings.Detector(min_n_samples_seen=10, threshold=threshold)
+    feed.engine.detector = settings.Detector(min_n_samples_seen=10)
     feed(np.arange(50), wave(50))
     first = feed([45.5], [0])
     yhat, lower, upper = (float(x[0, 0]) for x in (first.yhat, first.lower, first.upper))
-    limit = late.LIMIT * threshold
+    limit = late.LIMIT
     inside, above, below = (
         yhat + 0.99 * limit * (upper - yhat),
         yhat + 2 * limit * (upper - yhat),
