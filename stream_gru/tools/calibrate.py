@@ -105,7 +105,10 @@ def _series(plan: Plan) -> tuple[Ints, Floats]:
 
 
 def _thresholds(scores: Floats, rates: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The rates that so many scores can tell of, and the score that is exceeded at each."""
+    """The rates that so many scores can tell of, and the score, above 0, that is exceeded at each."""
     falling = np.sort(scores)[::-1]
-    known = tuple(rate for rate in rates if rate * len(scores) >= _FEWEST)
-    return known, tuple(round(float(falling[int(rate * len(scores))]), 4) for rate in known)
+    pairs = [
+        (rate, float(f"{falling[int(rate * len(scores))]:.4g}")) for rate in rates if rate * len(scores) >= _FEWEST
+    ]
+    known, thresholds = zip(*((rate, threshold) for rate, threshold in pairs if threshold > 0), strict=True)
+    return known, thresholds

@@ -18,7 +18,7 @@ def verdict(
     """On one reading of each of B series."""
     shape = np.shape(surprise)
     head = np.zeros(len(surprise), row.ALARM) if head is None else head
-    gap, seen = np.full(shape[0], float(MINUTE)), np.full(shape[0], 10**6)
+    gap, seen = np.full(shape[0], float(MINUTE)), np.full(shape[0], 10**12)
     return judge(Found(np.array(surprise), np.array(deviation), np.full(shape, judged), gap, seen), head, ONE, 1.0)
 
 
