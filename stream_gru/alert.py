@@ -33,8 +33,13 @@ class Limits(NamedTuple):
     deviation: tuple[float, ...]  # its threshold at each, rising
 
     def at(self, rate: Floats, share: float) -> tuple[Floats, float]:
-        """Thresholds of surprise, for alerts a reading (B,), and of deviation. Outside of the tables their ends."""
-        surprise = np.interp(-np.log(rate), -np.log(self.rates), np.log(self.surprise))
+        """Thresholds of surprise, for alerts a reading (B,), and of deviation.
+
+        Outside of the tables their ends; that of surprise goes on where alerts are rarer than could be measured.
+        """
+        x, y = -np.log(self.rates), np.log(self.surprise)
+        rarer = np.maximum(-np.log(rate) - x[-1], 0)
+        surprise = np.interp(-np.log(rate), x, y) + rarer * (y[-1] - y[-2]) / (x[-1] - x[-2])
         return np.exp(surprise), float(np.interp(-np.log(share), -np.log(self.shares), self.deviation))
 
 

@@ -95,9 +95,10 @@ def test_what_is_not_judged_says_nothing() -> None:
 
 
 def test_thresholds_follow_the_table_and_end_with_it() -> None:
-    rates = np.array([1.0, *DEFAULT.rates, 1e-12])
+    rates = np.array([1.0, *DEFAULT.rates, DEFAULT.rates[-1] / 10])
     surprise, deviation = DEFAULT.at(rates, DEFAULT.shares[2])
-    np.testing.assert_allclose(surprise, [DEFAULT.surprise[0], *DEFAULT.surprise, DEFAULT.surprise[-1]])
+    np.testing.assert_allclose(surprise, [DEFAULT.surprise[0], *DEFAULT.surprise, surprise[-1]])
+    assert surprise[-1] > 1.3 * DEFAULT.surprise[-1]
     assert deviation == pytest.approx(DEFAULT.deviation[2])
     for column in DEFAULT:
         assert (np.diff(column) > 0).all() or (np.diff(column) < 0).all()
