@@ -21,7 +21,8 @@ def test_the_example_finds_its_anomaly(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_recipe_is_one(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```toml\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    (text,) = (block for block in blocks if "[plan]" in block)
     (tmp_path / "recipe.toml").write_text(text, "utf-8")
     made = recipe.load(tmp_path / "recipe.toml")
     assert (made.network.attention, made.context.holidays, made.data.tokens, made.plan.patience) == (32, "DE", 32768, 5)
