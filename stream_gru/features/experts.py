@@ -167,15 +167,16 @@ class Experts(FeatureSet):
 
     def _learn(self, old: _State, dx: Tensor, one: Tensor) -> tuple[Tensor, Tensor]:
         """A step of recursive least squares: what the terms before this reading say of it."""
-        terms = _terms(old, old.forecasts, one)
-        whole = (old.covariance + self.prior).index_select(0, self.square).view(_TERMS, _TERMS, -1)
+        terms = _terms(old, old.forecasts, one).double()  # the rounding of single precision would add up
+        whole = (old.covariance + self.prior).double().index_select(0, self.square).view(_TERMS, _TERMS, -1)
         product = (whole * terms).sum(1)
         gain = product / ((product * terms).sum(0) + _FORGETTING)
         miss = (dx / one).clamp(-_CLIP, _CLIP) - (old.theta * terms).sum(0, keepdim=True)
         learned = torch.addcmul(whole, gain[:, None], product[None], value=-1)
         learned = learned.flatten(0, 1).index_select(0, self.triangle) / _FORGETTING
         trace = (learned * (self.prior > 0)).sum(0, keepdim=True)
-        return torch.addcmul(old.theta, gain, miss), learned * (_TRACE / trace).clamp(max=1) - self.prior
+        learned = learned * (_TRACE / trace).clamp(max=1) - self.prior
+        return torch.addcmul(old.theta.double(), gain, miss).float(), learned.float()
 
     def _fill(self, old: _State, observed: Observation, table: Table) -> tuple[Tensor, Tensor]:
         """Take the mean of an hour that is over into the profiles. The mean of the present hour, and its readings."""
