@@ -104,8 +104,8 @@ def test_only_what_lies_in_the_direction_is_anomalous(direction: str, high: bool
 def test_a_stuck_sensor_is_flagged_and_alerted() -> None:
     out = run(np.r_[noise(1500), np.full(150, 0.1)])
     assert not out.is_anomaly[1200:1500].any()
-    assert out.is_anomaly[1560:].all()
-    assert out.alert[1500:1560].any()
+    assert out.is_anomaly[1570:].all()
+    assert out.alert[1500:1580].any()
 
 
 def test_a_flat_line_is_normal_and_its_end_is_not() -> None:
