@@ -13,7 +13,12 @@ ONE = Limits((1e-1, 1e-9), (1.0, 1.0), (1e-1, 1e-9), (1.0, 1.0))  # every thresh
 
 
 def verdict(
-    surprise: list[list[float]], deviation: list[list[float]], head: np.ndarray | None = None, judged: bool = True
+    surprise: list[list[float]],
+    deviation: list[list[float]],
+    head: np.ndarray | None = None,
+    *,
+    judged: bool = True,
+    seen: int = 10**12,
 ) -> Verdict:
     """On one reading of each of B series."""
     shape = np.shape(surprise)
@@ -92,6 +97,14 @@ def test_what_is_not_judged_says_nothing() -> None:
     found = verdict([[9.0]], [[9.0]], judged=False)
     assert (found.score[0], found.alert_score[0], found.is_anomaly[0]) == (0, 0, False)
     assert found.head["habit"][0] == 0
+
+
+def test_a_young_series_needs_a_larger_surprise() -> None:
+    scores = [verdict([[2.0]], [[0.0]], seen=seen).alert_score[0] for seen in (150, 200, 1000, 10**6)]
+    assert scores == sorted(scores)
+    assert scores[1] == pytest.approx(1.0)
+    assert scores[3] == pytest.approx(2.0)
+    assert verdict([[0.0]], [[2.0]], seen=150).score[0] == 2.0
 
 
 def test_thresholds_follow_the_table_and_end_with_it() -> None:
