@@ -23,8 +23,10 @@ def verdict(
     """On one reading of each of B series."""
     shape = np.shape(surprise)
     head = np.zeros(len(surprise), row.ALARM) if head is None else head
-    gap, seen = np.full(shape[0], float(MINUTE)), np.full(shape[0], 10**12)
-    return judge(Found(np.array(surprise), np.array(deviation), np.full(shape, judged), gap, seen), head, ONE, 1.0)
+    interval, readings = np.full(shape[0], float(MINUTE)), np.full(shape[0], seen)
+    return judge(
+        Found(np.array(surprise), np.array(deviation), np.full(shape, judged), interval, readings), head, ONE, 1.0
+    )
 
 
 def moment(found: float, interval: int, seen: int) -> Found:
@@ -123,12 +125,3 @@ def test_frequent_readings_need_a_larger_surprise_each_for_as_many_alerts_a_day(
         for interval in (1000, 60_000, 300_000, 3_600_000)
     ]
     assert scores[0] < scores[1] < scores[2] == pytest.approx(scores[3])
-
-
-def test_young_series_need_a_larger_surprise() -> None:
-    scores = [
-        judge(moment(0.1, MINUTE, seen), np.zeros(1, row.ALARM), DEFAULT, 0.2).alert_score[0]
-        for seen in (150, 400, 5000)
-    ]
-    assert scores[0] < scores[1] < scores[2]
-    assert scores[0] < scores[2] / 2
