@@ -54,9 +54,11 @@ class Engine:
         horizons: Sequence[int] = (),
     ) -> None:
         """`bundle` is a folder, none: the one in the package. `features` is how many values a reading has, or their
-        names; `capacity` the most series held at once. `horizons` are the farther steps to
-        forecast, of bundles that can forecast any; the one that detection waits for is always among them, and none are
-        the bundle's own. Raises `BundleError`, and `SettingsError` for the device or the horizons."""
+        names; `capacity` the most series held at once. `horizons` are the farther steps to forecast instead of the
+        bundle's own, if it can forecast any; the one that detection waits for is always among them.
+
+        Raises `BundleError`, and `SettingsError` for the device or the horizons.
+        """
         self.device = _device(device)
         self.features = _names(features)
         self.capacity = capacity
@@ -88,8 +90,8 @@ class Engine:
         scaled = len(bundle.description.scaling.loc)
         if scaled not in (0, 1, len(self.features)):
             raise BundleError(f"{bundle.name} scales {scaled} features; the readings have {len(self.features)}")
+        self._horizons = _horizons(self._asked, bundle)  # raises before anything has changed
         self.bundle = bundle
-        self._horizons = _horizons(self._asked, bundle)
         self._ahead = torch.tensor(self.steps, dtype=torch.float32, device=self.device)[:, None]
         self._forecaster = bundle.forecaster.to(self.device)
         self._levels = torch.tensor(self._forecaster.levels, device=self.device)[:, None]

@@ -67,7 +67,6 @@ _RATES = (
     *((_SMOOTHER_ERROR,) * 5),
     *(_SPREAD, _FAST, _SLOW, _UNCHANGED, _INTERVAL, _PHASE, _OFFSET, _OFFSET),
 )
-_SLOW_ROW = sum(list(_PARTS.values())[: list(_PARTS).index("slow")])
 
 
 class _State(NamedTuple):
@@ -101,7 +100,6 @@ class Experts(FeatureSet):
     table = _DAY + _WEEK
     inputs = 43
     anchors = _ANCHORS
-    usual = slice(_SLOW_ROW, _SLOW_ROW + 1)
     errors = slice(_ANCHORS + 2, 2 * _ANCHORS + 2)
 
     def __init__(self) -> None:

@@ -30,7 +30,6 @@ class Light(FeatureSet):
     table = 0
     inputs = (_MOVES + _LAGS + 1) + (_SIZES - 1) + 2 + 5
     anchors = _ANCHORS
-    usual = slice(size - 3, size - 2)
     errors = slice(_MOVES + _LAGS + 1, _MOVES + _LAGS + 1 + _ANCHORS)
 
     def __init__(self) -> None:

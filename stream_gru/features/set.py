@@ -42,7 +42,6 @@ class FeatureSet(nn.Module):
     table: int  # floats of the table, which are NaN at first; 0: none
     inputs: int  # D
     anchors: int  # A
-    usual: slice  # row of the state with the mean |dx|
     errors: slice  # rows of x with the logarithms of the running errors of the anchors
 
     def advance(

@@ -306,3 +306,12 @@ def test_all_levels_of_the_forecast_are_there() -> None:
     low, middle, high = (out.quantiles[1:, engine.levels.index(level)] for level in (0.05, 0.5, 0.95))
     assert (np.diff(out.quantiles[1:], axis=1) >= 0).all()
     np.testing.assert_array_equal(np.stack([low, middle, high]), [out.lower[1:], out.yhat[1:], out.upper[1:]])
+
+
+def test_a_bundle_that_cannot_forecast_what_is_asked_changes_nothing() -> None:
+    engine = Engine(capacity=1, horizons=(24,))
+    before = engine.bundle.name
+    with pytest.raises(SettingsError, match="steps 1, 12, 36 only"):
+        engine.reload(Path("light"))
+    assert engine.bundle.name == before
+    assert engine.score(["a"], [0], [1.0])["model"][0] == before
