@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_gru.batch import Floats, Ints
 from stream_gru.cli.gates import gates
 from stream_gru.errors import DataError
+from stream_gru.models import bundle
 from stream_gru.settings import Input, Settings
 from stream_gru.tools import retained
 from stream_gru.tools.embedded import free_port
@@ -108,7 +109,7 @@ async def test_a_worker_shows_its_gates_where_it_is_asked_to(settings: Settings,
     assert stepped > 400
     for gate in ("update", "reset"):
         count = samples["gate_activation_count", gate]
-        assert count == 64 * stepped, "ten series: every reading is counted"
+        assert count == bundle.load().description.network.hidden * stepped, "ten series: every reading is counted"
         assert samples["gate_activation_bucket", gate, "1.0"] == count
         assert 0 < samples["gate_activation_bucket", gate, "0.5"] < count
         assert 0.1 < samples["gate_activation_sum", gate] / count < 0.9
