@@ -1,4 +1,5 @@
-"""Resident memory of the engine by number of series: ``python -m stream_gru.bench.memory`` prints one JSON line."""
+"""Resident memory of the engine by number of series: ``python -m stream_gru.bench.memory [BUNDLE]`` prints one JSON
+line."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _BATCH = 8192
 
 def main() -> None:
     """Step every series once, at FEW series and at MANY; the slope is what one more series costs."""
-    engine = Engine(capacity=MANY, device="cpu")
+    engine = Engine(Path(sys.argv[1]) if len(sys.argv) > 1 else None, capacity=MANY, device="cpu")
     engine.arena.open(1)
     _grow(engine, 0, FEW)
     few = _resident()

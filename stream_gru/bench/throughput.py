@@ -86,7 +86,7 @@ def run(plan: Plan, kafka: str | None, redis: str | None, say: Say) -> dict[str,
     say("the engine alone")
     engine_us = _engine(plan)
     say("memory by number of series")
-    memory = _memory(Path(folder))
+    memory = _memory(Path(folder), plan.bundle)
     return {
         "readings_per_s": round(rate),
         "engine_us_per_reading": round(engine_us, 2),
@@ -255,9 +255,10 @@ def _engine(plan: Plan) -> float:
     return spent / count * 1e6
 
 
-def _memory(folder: Path) -> dict[str, float]:
+def _memory(folder: Path, bundle: Path | None) -> dict[str, float]:
     folder.mkdir(exist_ok=True)
-    child = Child([sys.executable, "-m", "stream_gru.bench.memory"], folder / "memory.log")
+    command = [sys.executable, "-m", "stream_gru.bench.memory", *([] if bundle is None else [str(bundle)])]
+    child = Child(command, folder / "memory.log")
     child.wait(300)
     measured: dict[str, float] = json.loads((folder / "memory.log").read_text("utf-8").splitlines()[-1])
     return measured
