@@ -43,7 +43,7 @@ class Limits(NamedTuple):
         return np.exp(surprise), float(np.interp(-np.log(share), -np.log(self.shares), self.deviation))
 
 
-DEFAULT = Limits(  # of the package's own model; others are not far from it
+DEFAULT = Limits(  # of `light`; others are not far from it
     (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6),
     (0.0031, 0.0225, 0.0431, 0.0728, 0.1112, 0.1729, 0.2643, 0.429, 0.7137),
     (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),

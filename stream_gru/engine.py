@@ -157,13 +157,13 @@ class Engine:
         if _OWN not in self.arena.partitions:
             self.arena.open(_OWN)
         slots = self.arena.admit(_OWN, [name.encode() for name in series])
-        factors = np.arange(self._scored, self._scored + len(slots))
+        offsets = np.arange(self._scored, self._scored + len(slots))
         self._scored += len(slots)
         return frame(
             series,
             times,
-            factors.astype(str).tolist(),
-            self.step(Readings(slots, factors, times, np.concatenate([values, more], axis=1))),
+            offsets.astype(str).tolist(),
+            self.step(Readings(slots, offsets, times, np.concatenate([values, more], axis=1))),
             features=self.features,
             steps=self.steps,
             model=self.bundle.name,
