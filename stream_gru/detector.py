@@ -93,7 +93,7 @@ class Constants(NamedTuple):
             [1 / span for span in _SPANS.values()],
             _repeat(counts, (0, 0, 0, -1, 1, 0, 0)),
             _repeat(counts, (1, up, down, up, down, both, both)),
-            [*([1.0] * 3), 0, 0, *([1.0, 0] * 2), *_repeat(counts[3:], (1, 1, 1, 0))],
+            _repeat((3, 2, *counts[1:]), (1, 0, 1, 1, 1, 1, 1, 0)),
             *([up], [-down], [up, up, both, both], [-down, -down, 0, 0]),
         )
         tensors = [torch.tensor(column, dtype=torch.float32, device=device)[:, None] for column in columns]
