@@ -49,3 +49,7 @@ class GapError(StreamGruError):
 
 class BrokerError(StreamGruError):
     """Kafka can't be reached, or its topics are not as they must be."""
+
+
+class BrokerRefusedError(BrokerError):
+    """Kafka answers, and refuses who we are: a password, a certificate, a name, a right. Waiting alone mends nothing."""
