@@ -31,6 +31,7 @@ from stream_gru.errors import BrokerError, StreamGruError
 from stream_gru.metrics import Metrics
 from stream_gru.polite import polite
 from stream_gru.settings import Settings
+from stream_gru.tasks import own, put_away
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +108,10 @@ async def listen(
     try:
         while True:
             try:
-                await listener.run()
+                await own(listener.run())
             except Exception as error:
-                log.warning("not listening to commands (%s: %s); again in %g s", type(error).__name__, error, _RETRY_S)
+                cause = await kafka.diagnose(settings.kafka) or kafka.explain(error, settings.kafka)
+                log.warning("not listening to commands, trying on: %s", cause)
             await asyncio.sleep(_RETRY_S)
     finally:
         listener.close()
@@ -133,11 +135,16 @@ class _Listener:
 
     async def run(self) -> None:
         """Connect and read until an error."""
-        options = kafka.aiokafka_options(self._settings.kafka)
-        async with (
-            polite(AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="latest")) as consumer,
-            AIOKafkaProducer(**options) as producer,
-        ):
+        def options() -> dict[str, Any]:
+            return kafka.aiokafka_options(self._settings.kafka)
+
+        consumer = polite(
+            AIOKafkaConsumer(**options(), enable_auto_commit=False, auto_offset_reset="latest"), options
+        )
+        producer = polite(AIOKafkaProducer(**options()), options)
+        try:
+            await consumer.start()
+            await producer.start()
             looked = float("-inf")
             while True:
                 if time.monotonic() - looked > _LOOK_FOR_PARTITIONS_S:
@@ -147,6 +154,8 @@ class _Listener:
                     for record in records:
                         self._accept(record, producer)
                     self._next[tp] = records[-1].offset + 1
+        finally:
+            await put_away(consumer.stop(), producer.stop())
 
     async def _partitions(self) -> list[TopicPartition]:
         async with _admin(self._settings) as admin:
@@ -253,12 +262,12 @@ async def send(settings: Settings, command: Command, timeout_s: float = 10.0, ex
 
 @asynccontextmanager
 async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(**kafka.aiokafka_options(settings.kafka))
+    admin = polite(AIOKafkaAdminClient(**kafka.aiokafka_options(settings.kafka)))
     try:
         await admin.start()
         yield admin
     finally:
-        await admin.close()
+        await put_away(admin.close())
 
 
 async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[TopicPartition]:

@@ -7,33 +7,44 @@ import time
 from collections.abc import Callable
 
 LIBRARIES = ("aiokafka", "asyncio", "faust", "kafka", "mode")
+_OURS = "stream_gru"
+_REMEMBERED = 1000  # messages, to know one that is repeated
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class Seldom(logging.Filter):
-    """Lets a message of a library pass once in `every_s`, and then tells how many like it were left out.
+    """Lets a message pass once in `every_s`, and then tells how many like it were left out.
 
-    While a broker is away, aiokafka says so a hundred times a second. Like it: from the same line of the library.
+    While a broker is away, aiokafka says so a hundred times a second, and what waits for a server says so at each try.
+    Like it: from the same line of a library; of our own, whose lines differ by what matters, with the same text.
     """
 
     def __init__(self, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._every_s = every_s
         self._clock = clock
-        self._passed: dict[tuple[str, int], float] = {}
-        self._left_out: dict[tuple[str, int], int] = {}
+        self._passed: dict[tuple[str, int, str], float] = {}
+        self._left_out: dict[tuple[str, int, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.partition(".")[0] not in LIBRARIES:
+        source = record.name.partition(".")[0]
+        if source not in (*LIBRARIES, _OURS):
             return True
-        line, now = (record.pathname, record.lineno), self._clock()
-        if now - self._passed.get(line, float("-inf")) < self._every_s:
-            self._left_out[line] = self._left_out.get(line, 0) + 1
+        text = record.getMessage() if source == _OURS else ""
+        like, now = (record.pathname, record.lineno, text), self._clock()
+        if now - self._passed.get(like, float("-inf")) < self._every_s:
+            self._left_out[like] = self._left_out.get(like, 0) + 1
             return False
-        self._passed[line] = now
-        if left_out := self._left_out.pop(line, 0):
+        self._remember(like, now)
+        if left_out := self._left_out.pop(like, 0):
             record.msg, record.args = f"{record.getMessage()} (and {left_out} more like it)", None
         return True
+
+    def _remember(self, like: tuple[str, int, str], now: float) -> None:
+        self._passed.pop(like, None)  # so that the oldest stands first
+        self._passed[like] = now
+        while len(self._passed) > _REMEMBERED:
+            self._passed.pop(next(iter(self._passed)))
 
 
 def to_stderr(level: str) -> None:

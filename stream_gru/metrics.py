@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stream_gru.gates import Distribution
 
 STAGES = ("queue", "decode", "load", "step", "encode", "publish", "checkpoint", "commit")
+SERVERS = ("kafka", "store")  # also the parts of the health that speak of them
 _FAST = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0, 600.0)
 _SIZES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
@@ -127,6 +128,7 @@ class Metrics:
         self.lost = counter("state_lost", "Partitions whose state had to be rebuilt (rule R15).")
         self.gaps = counter("gaps", "Ranges of records gone before they were read (rule R16).")
         self.device_memory = gauge("device_memory_bytes", "Memory that the model and the arena take on their device.")
+        self.server_up = gauge("server_up", "1 while this worker gets answers from the server.", "server")
         self.ready = gauge("ready", "1 while this worker answers /ready with 200.")
         self.started = gauge("start_time_seconds", "When this worker started, epoch seconds.")
         self.model = Info("stream_gru_model", "The bundle in use.", registry=registry)
@@ -140,8 +142,9 @@ class Metrics:
             self.dead_letters.labels(reason.value)
         for level in list(Level)[: Level.COVERED]:
             self.levels.labels(level.name.lower())
-        for target in ("kafka", "store"):
-            self.writer_errors.labels(target)
+        for server in SERVERS:
+            self.writer_errors.labels(server)
+            self.server_up.labels(server)
 
 
 @dataclass
@@ -176,6 +179,8 @@ class Server:
                 path = self.path.partition("?")[0]
                 if path == "/metrics":
                     metrics.ready.set(health.ready)
+                    for server in SERVERS:
+                        metrics.server_up.labels(server).set(health.parts.get(server) is None)
                     refresh()
                     encode, kind = choose_encoder(self.headers.get("Accept", ""))
                     self._answer(200, kind, encode(metrics.registry))

@@ -1,28 +1,56 @@
-"""Consumers that do not hammer a broker which answers a fetch at once even when it has nothing.
+"""Clients of aiokafka with manners: they do not hammer a broker that has nothing to say, or is away.
 
-Apache Kafka holds such a fetch back for a while (`fetch_max_wait_ms`). The embedded broker does not, and an idle
-consumer of aiokafka's then asks some 3,000 times a second and takes half a core for it.
+Apache Kafka holds an empty fetch back for a while (`fetch_max_wait_ms`). The embedded broker does not, and an idle
+consumer of aiokafka's then asks some 3,000 times a second and takes half a core for it. And while a broker is away,
+frozen or without the topic, aiokafka connects and asks for metadata hundreds of times a second, without a pause.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.fetch import FetchRequest
+
+from stream_gru.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _AT_ONCE_S = 0.005
 PAUSE_S = 0.02
+METADATA_S = 0.25  # between two requests for metadata of one client
+CONNECT_S = 8.0  # for TCP, TLS, versions and SASL together
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
 
 
-def polite(consumer: AIOKafkaConsumer) -> AIOKafkaConsumer:
-    """Have `consumer` pause after an empty answer that came at once; returns it.
+def client_of(owner: Any) -> Any:
+    """The `AIOKafkaClient` inside a consumer, a producer or an admin client; a client itself."""
+    return getattr(owner, "_client", None) or getattr(owner, "client", None) or owner
 
-    Where the broker holds empty answers back nothing changes.
+
+def polite(owner: T, options: Callable[[], Mapping[str, Any]] | None = None) -> T:
+    """Teach the client inside `owner` manners; returns `owner`.
+
+    It pauses after an empty answer that came at once, waits longer and longer between attempts to connect, and asks for
+    metadata a few times a second at most. `options` (as `kafka.aiokafka_options` gives them) are asked before each
+    attempt, so that a password or certificate that was rotated is used without a restart.
     """
-    client = consumer._client
+    client = client_of(owner)
+    _pause_when_empty(client)
+    if hasattr(client, "_get_conn"):
+        _back_off(client, options)
+        _ask_seldom(client)
+    return owner
+
+
+def _pause_when_empty(client: Any) -> None:
     ask = client.send
 
     async def send(node: Any, request: Any, **options: Any) -> Any:
@@ -33,7 +61,84 @@ def polite(consumer: AIOKafkaConsumer) -> AIOKafkaConsumer:
         return answer
 
     client.send = send
-    return consumer
+
+
+class Turns:
+    """When a node may be tried next: at once, and after failures later and later, with jitter."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures: dict[Any, int] = {}
+        self._next: dict[Any, float] = {}
+
+    def wait_s(self, node: Any) -> float:
+        """How long to wait before an attempt; 0: now."""
+        return max(0.0, self._next.get(node, 0.0) - self._clock())
+
+    def begin(self, node: Any) -> None:
+        """An attempt begins: the others that wait for this node have to wait for its outcome or for the next turn."""
+        if failures := self._failures.get(node, 0):
+            delay = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16))
+            self._next[node] = self._clock() + delay * random.uniform(0.75, 1.25)
+
+    def end(self, node: Any, connected: bool) -> None:
+        """How it ended."""
+        if connected:
+            self._failures.pop(node, None)
+            self._next.pop(node, None)
+        else:
+            self._failures[node] = self._failures.get(node, 0) + 1
+            self.begin(node)
+
+
+def _back_off(client: Any, options: Callable[[], Mapping[str, Any]] | None) -> None:
+    get, turns = client._get_conn, Turns()
+
+    async def connection(node: Any, *, group: Any = ConnectionGroup.DEFAULT, **more: Any) -> Any:
+        while True:
+            held = client._conns.get((node, group))
+            if held is not None and held.connected():
+                return held
+            if not (wait := turns.wait_s(node)):
+                break
+            await asyncio.sleep(wait)
+        turns.begin(node)
+        if options is not None:
+            _renew(client, options)
+        made = None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                made = await get(node, group=group, **more)
+        except TimeoutError:
+            log.debug("no connection to node %s within %g s", node, CONNECT_S)
+        turns.end(node, made is not None)
+        return made
+
+    client._get_conn = connection
+
+
+def _renew(client: Any, options: Callable[[], Mapping[str, Any]]) -> None:
+    """Credentials as they are now."""
+    try:
+        now = options()
+    except SettingsError as error:  # a file that is just being replaced; the old ones may still do
+        log.warning("%s", error)
+        return
+    for name in ("ssl_context", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password"):
+        if name in now:
+            setattr(client, f"_{name}", now[name])
+
+
+def _ask_seldom(client: Any) -> None:
+    update, asked = client._metadata_update, float("-inf")
+
+    async def metadata(cluster: Any, topics: Any) -> Any:
+        nonlocal asked
+        await asyncio.sleep(max(0.0, asked + METADATA_S - time.monotonic()))
+        asked = time.monotonic()
+        return await update(cluster, topics)
+
+    client._metadata_update = metadata
 
 
 def _is_empty(answer: Any) -> bool:

@@ -22,6 +22,7 @@ from stream_gru import commands, logs
 from stream_gru.errors import SettingsError, StreamGruError
 from stream_gru.metrics import Health, Metrics, Server
 from stream_gru.settings import Settings
+from stream_gru.tasks import own
 
 if TYPE_CHECKING:
     from stream_gru.agents import App
@@ -81,7 +82,7 @@ async def _serve(settings: Settings, make_scorer: Callable[[Settings], Scorer]) 
     planes: dict[str, asyncio.Task[None]] = {}
 
     def start(name: str, plane: Coroutine[Any, Any, None]) -> None:
-        planes[name] = asyncio.create_task(plane, name=name)
+        planes[name] = asyncio.create_task(own(plane), name=name)
 
     with _signals(stop):
         try:
@@ -196,10 +197,9 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 
 def _error(plane: asyncio.Task[None], asked: bool) -> BaseException | None:
     """What ended a plane that should not have ended as it did."""
-    if not plane.done() or plane.cancelled():
+    if not plane.done() or plane.cancelled():  # by us: what a library cancels is an error, see `own`
         return None
-    error = plane.exception()
-    return error if error or asked or plane.get_name() != "the data plane" else RuntimeError("it ended unasked")
+    return plane.exception() or (None if asked else RuntimeError("it ended unasked"))
 
 
 def _exit_code(name: str, error: BaseException | None) -> int:

@@ -40,7 +40,7 @@ class Checkpointer:
             cuts = self._parts.engine.arena.cuts([live.handle for live in points])
             topics = await self._topic_ids({live.tp.topic for live in points})
             await asyncio.gather(
-                *(self._write(live, point, cuts[live.handle], topics.get(live.tp.topic, ""))
+                *(self._write(live, point, cuts[live.handle], topics[live.tp.topic])
                   for live, point in points.items())
             )  # fmt: skip
 
@@ -84,11 +84,17 @@ class Checkpointer:
         live.state.committed(commit)
 
     async def _topic_ids(self, names: set[str]) -> dict[str, str]:
-        """Rule R17; a broker that does not answer is waited for."""
+        """Rule R17; a broker that does not answer, and a topic that is gone, are waited for."""
         while True:
             try:
-                return {name: topic.id for name, topic in (await self._parts.cluster.topics(names)).items()}
+                found = await self._parts.cluster.topics(names)
+                if gone := sorted(names - found.keys()):
+                    raise BrokerError(f"topic {', '.join(gone)} is gone from Kafka")
             except BrokerError as error:
-                log.warning("%s; the checkpoint waits", error)
+                log.warning("the checkpoint waits: %s", error)
+                self._parts.health.report("topics", str(error))
                 self._parts.metrics.writer_errors.labels("kafka").inc()
                 await asyncio.sleep(RETRY_S)
+            else:
+                self._parts.health.report("topics")
+                return {name: topic.id for name, topic in found.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -34,7 +35,7 @@ class Patience:
                 log.warning("waiting for the store: %s", error)
                 self._health.report("store", str(error))
                 self._metrics.writer_errors.labels("store").inc()
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(RETRY_S * random.uniform(0.75, 1.25))
             else:
                 self._health.report("store", None)
                 return answer

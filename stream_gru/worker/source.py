@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from stream_gru.arena import ArenaFullError
 from stream_gru.worker.assignment import Assignment
@@ -81,6 +81,7 @@ class Source:
                 continue
             self._idle.clear()
             polled = await self._poll()
+            await self._pass_over(polled)
             if polled:
                 await self._score(polled)
                 if not self._behind():
@@ -137,6 +138,15 @@ class Source:
                 self._assignment.out_of_range(tp)
             return {}
         return polled
+
+    async def _pass_over(self, polled: Polled) -> None:
+        """Follow the consumer past offsets without records for us, as aborted transactions leave them at a log's end."""
+        for tp, live in list(self._parts.live.items()):
+            if tp not in polled and live.state.active:
+                with contextlib.suppress(IllegalStateError):  # taken away meanwhile
+                    position = await self._parts.consumer.position(tp)
+                    if live.state.active and position > live.state.position:
+                        live.state.advance(position)
 
     def _behind(self) -> bool:
         """Whether more readings are known to wait."""

@@ -6,19 +6,23 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
 from stream_gru import codecs, stores
 from stream_gru.engine import Engine
-from stream_gru.errors import BrokerError, SettingsError, StoreUnavailableError
+from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError, StoreUnavailableError
 from stream_gru.gates import Histograms
-from stream_gru.kafka import aiokafka_options
+from stream_gru.kafka import aiokafka_options, diagnose, explain
 from stream_gru.metrics import Health, Metrics, Server
-from stream_gru.polite import polite
+from stream_gru.polite import Turns
+from stream_gru.pulse import SILENT_S, Pulse, Watch
 from stream_gru.settings import Settings
+from stream_gru.tasks import LeakedCancellationError, own, put_away
 from stream_gru.worker.assignment import Assignment
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.cluster import Cluster
@@ -34,6 +38,12 @@ from stream_gru.worker.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 _FOREVER_MS = 2**31 - 1
+_LOOK_AT_STORE_S = 5.0
+_SETTLED_S = 10.0  # a session that broke sooner is not tried again at once
+# What ends a session and not the worker: it connects anew and replays from what is stored.
+_PASSING = (KafkaError, BrokerError, StoreUnavailableError, TimeoutError, LeakedCancellationError)
+# What no new connection mends: Kafka lost outputs that it had acknowledged, or somebody else writes as this producer.
+_FATAL = (OutOfOrderSequenceNumber, ProducerFenced)
 
 
 class Worker:
@@ -52,6 +62,7 @@ class Worker:
         self._watchdog = Watchdog(self.health, settings.worker.unready_after_s, settings.worker.exit_after_s)
         self._patience = Patience(self.health, self.metrics)
         self._parts: Parts | None = None  # while it is connected
+        self._ever_connected = False
         self._gates: Histograms | None = None  # where metrics.gates asks for them
         self.control: Control | None = None
 
@@ -60,7 +71,7 @@ class Worker:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Connect, then score until `stop`."""
+        """Score until `stop`; through outages of Kafka and the store. Raises what waiting does not mend."""
         # A batch makes thousands of records that are gone after it; looking for cycles among them costs a tenth.
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
@@ -69,106 +80,179 @@ class Worker:
         server = Server(where.host, where.port, self.metrics, self.health, self._refresh)
         self._watchdog.start()
         try:
-            await self._connected()
-        except BaseExceptionGroup as group:
-            raise _first(group) from None
+            await self._live()
         finally:
             self._watchdog.close()
             server.close()
 
     # -- life
 
-    async def _connected(self) -> None:
-        settings = self._settings
-        engine = self._engine()
-        store = stores.connect(
-            settings.state.url.get_secret_value(),
-            buckets=settings.state.buckets,
-            timeout_s=settings.state.request_timeout_s,
-        )
-        cluster = publisher = commits = None
-        consumer = polite(
-            AIOKafkaConsumer(
-                **aiokafka_options(settings.kafka),
-                group_id=settings.kafka.group_id,
-                group_instance_id=settings.kafka.group_instance_id,
-                auto_offset_reset="none",
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-                session_timeout_ms=int(settings.kafka.session_timeout_s * 1000),
-                heartbeat_interval_ms=int(settings.kafka.session_timeout_s * 1000 / 4),
-                rebalance_timeout_ms=int(settings.kafka.rebalance_timeout_s * 1000),
-                max_poll_interval_ms=_FOREVER_MS,  # whether the source makes turns is the watchdog's business
-                max_partition_fetch_bytes=4 << 20,
-            )
-        )
+    async def _live(self) -> None:
+        """One session after the other until one was asked to end."""
+        engine, turns = self._engine(), Turns()
+        state = self._settings.state
+        store = stores.connect(state.url.get_secret_value(), buckets=state.buckets, timeout_s=state.request_timeout_s)
         try:
             while not self._stopping.is_set():
-                self._watchdog.turn()
+                began = time.monotonic()
                 try:
-                    for warning in await store.open():
-                        log.warning("%s", warning)
-                    cluster = cluster or await Cluster.connect(settings.kafka)
-                    publisher = publisher or await Publisher.connect(settings.kafka)
-                    commits = commits or await Commits.connect(settings.kafka)
-                    await self._check_topics(cluster)
-                    await consumer.start()
-                    break
-                except (StoreUnavailableError, BrokerError, KafkaError) as error:
-                    log.warning("not started yet: %s", error)
-                    self.health.report("assignment", f"not connected: {error}")
-                    await asyncio.sleep(RETRY_S)
-            else:
-                return
+                    await own(self._session(engine, store))
+                except (Exception, BaseExceptionGroup) as raised:
+                    error = _first(raised)
+                    if not _passes(error):
+                        raise error from None
+                    await self._explain(error)
+                turns.end("session", time.monotonic() - began > _SETTLED_S)
+                await self._pause(turns.wait_s("session"))
+        finally:
+            await put_away(store.close())
+
+    async def _explain(self, error: BaseException) -> None:
+        """Say why there is no session. Raises `BrokerRefusedError` where waiting is no use."""
+        kafka = self._settings.kafka
+        if isinstance(error, StoreUnavailableError):
+            part, cause = "store", str(error)
+        else:
+            found = error if isinstance(error, BrokerError) else await diagnose(kafka) or explain(error, kafka)
+            if isinstance(found, BrokerRefusedError) and not self._ever_connected:
+                raise found
+            part, cause = "kafka", str(found)
+        self.health.report(part, cause)
+        self.health.report("assignment", "not connected")
+        log.warning("not connected; trying on: %s", cause)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for the next attempt, or until it is time to stop."""
+        self._watchdog.turn()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), max(seconds, RETRY_S))
+
+    async def _session(self, engine: Engine, store: stores.Store) -> None:
+        """Connect, join the group, and score until `stop` or an error; nothing is kept but the engine and the store."""
+        settings = self._settings
+        pulse, kafka = Pulse(settings.kafka), settings.kafka
+        closing: list[Callable[[], Awaitable[None]]] = []
+        parts = None
+        turning = asyncio.create_task(self._turn())
+        try:
+            for warning in await store.open():
+                log.warning("%s", warning)
+            self.health.report("store")
+            cluster = await Cluster.connect(kafka)
+            closing.append(cluster.close)
+            await cluster.check(settings)
+            publisher = await Publisher.connect(kafka, pulse)
+            closing.append(publisher.close)
+            commits = await Commits.connect(kafka, pulse)
+            closing.append(commits.close)
+            consumer = pulse.attach(
+                AIOKafkaConsumer(
+                    **aiokafka_options(kafka),
+                    group_id=kafka.group_id,
+                    group_instance_id=kafka.group_instance_id,
+                    auto_offset_reset="none",
+                    enable_auto_commit=False,
+                    isolation_level="read_committed",
+                    session_timeout_ms=int(kafka.session_timeout_s * 1000),
+                    heartbeat_interval_ms=int(kafka.session_timeout_s * 1000 / 4),
+                    rebalance_timeout_ms=int(kafka.rebalance_timeout_s * 1000),
+                    max_poll_interval_ms=_FOREVER_MS,  # whether the source makes turns is the watchdog's business
+                    max_partition_fetch_bytes=4 << 20,
+                )
+            )
+            closing.append(consumer.stop)
+            await consumer.start()
+            self.health.report("kafka")
+            self._ever_connected = True
             codec = codecs.load(settings.input, engine.steps)
-            assert publisher and cluster and commits  # noqa: S101, PT018 - the loop ended by its break
             parts = self._parts = Parts(
                 settings, self.metrics, self.health, engine, codec, store, cluster, commits, consumer
             )
-            await self._score(parts, publisher)
+            await self._score(parts, publisher, pulse)
         finally:
+            turning.cancel()
             self.control = self._parts = None
-            await consumer.stop()
-            for part in (publisher, commits, cluster, store):
-                if part is not None:
-                    await part.close()
+            if parts is not None:
+                for live in list(parts.live.values()):
+                    parts.release(live)
+            await put_away(*(close() for close in closing))
 
-    async def _score(self, parts: Parts, publisher: Publisher) -> None:
+    async def _turn(self) -> None:
+        """Connecting may take long without being stuck; the source makes the turns once there is one."""
+        while self._parts is None:
+            self._watchdog.turn()
+            await asyncio.sleep(1.0)
+
+    async def _score(self, parts: Parts, publisher: Publisher, pulse: Pulse) -> None:
         def lives() -> list[Live]:
             return list(parts.live.values())
 
         async with asyncio.TaskGroup() as tasks:
-            outbox = Outbox(parts, publisher, tasks.create_task)
+
+            def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                return tasks.create_task(own(work))
+
+            outbox = Outbox(parts, publisher, spawn)
             checkpointer = Checkpointer(
                 parts,
                 self._patience,
                 lambda live: assignment.fenced(live),  # noqa: PLW0108 - each of the two needs the other
             )
-            assignment = Assignment(parts, checkpointer, tasks.create_task)
+            assignment = Assignment(parts, checkpointer, spawn)
             source = Source(parts, self._watchdog, outbox, checkpointer, assignment)
             self.control = Control(parts, source, lambda: checkpointer.checkpoint(lives), self._patience)
             parts.consumer.subscribe(list(self._settings.topics.readings), listener=assignment)
-            sending = tasks.create_task(outbox.run())
-            ticking = tasks.create_task(self._tick(parts, lambda: checkpointer.checkpoint(lives)))
-            scoring = tasks.create_task(source.run())
+            sending = spawn(outbox.run())
+            ticking = spawn(self._tick(parts, lambda: checkpointer.checkpoint(lives)))
+            watch = Watch(
+                self._settings.kafka,
+                pulse,
+                self.health,
+                more=lambda: self._unsent(publisher),
+                check=lambda: parts.cluster.check(self._settings),
+            )
+            watching = [spawn(watch.run()), spawn(self._only_one(pulse))]
+            scoring = spawn(source.run())
             self.started.set()
             await self._stopping.wait()
             source.stop()
             await scoring
             assignment.close()
-            ticking.cancel()
             try:
                 async with asyncio.timeout(self._settings.kafka.session_timeout_s * 0.8):
+                    await ticking  # a checkpoint in flight is finished: cancelled, it would block the one after it
                     await checkpointer.checkpoint(lives)
             except TimeoutError:
                 log.warning("stopped before all outputs were acknowledged and stored; the next start replays them")
-            sending.cancel()
+            for task in (sending, *watching):
+                task.cancel()
 
     async def _tick(self, parts: Parts, checkpoint: Callable[[], Awaitable[None]]) -> None:
-        """Checkpoints at their interval."""
-        while True:
-            await asyncio.sleep(self._settings.state.checkpoint_interval_s)
-            await checkpoint()
+        """Checkpoints at their interval, until `stop`; while there is nothing to write, a look at the store."""
+        looked = time.monotonic()
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._settings.state.checkpoint_interval_s)
+            if parts.live:
+                await checkpoint()
+            elif time.monotonic() - looked > _LOOK_AT_STORE_S:
+                await self._patience(parts.store.open, lambda: not parts.live and not self._stopping.is_set())
+                looked = time.monotonic()
+
+    def _unsent(self, publisher: Publisher) -> str | None:
+        """What readiness says of outputs that Kafka does not acknowledge."""
+        age = publisher.oldest_unacknowledged_s
+        return f"Kafka has not acknowledged outputs for {age:.0f} s" if age > SILENT_S else None
+
+    async def _only_one(self, pulse: Pulse) -> None:
+        """Ends the worker when another process took its place in the group: two would throw each other out for ever."""
+        while not pulse.replaced:
+            await asyncio.sleep(1.0)
+        name = self._settings.kafka.group_instance_id
+        raise SettingsError(
+            f"another process joined group {self._settings.kafka.group_id} as kafka.group_instance_id {name} and took "
+            "this worker's place; give each worker a name of its own, or none"
+        )
 
     def _refresh(self) -> None:
         """The gauges as they are at a scrape; on the server's thread, so that they move while everything waits."""
@@ -207,24 +291,13 @@ class Worker:
         self.metrics.model.info({"name": engine.bundle.name, "digest": engine.bundle.digest})
         return engine
 
-    async def _check_topics(self, cluster: Cluster) -> None:
-        topics = self._settings.topics
-        names = [*topics.readings, topics.forecasts, topics.anomalies, topics.dead_letters]
-        found = await cluster.topics(names)
-        hint = "create them with `stream-gru topics create`"
-        if missing := [name for name in names if name not in found]:
-            raise BrokerError(f"there is no topic {', '.join(missing)}; {hint}")
-        most = max(found[name].partitions for name in topics.readings)
-        for name in (topics.forecasts, topics.anomalies, topics.dead_letters):
-            if found[name].partitions < most:
-                raise BrokerError(
-                    f"topic {name} has {found[name].partitions} partitions and the readings have {most}; {hint}"
-                )
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, _PASSING) and not isinstance(error, _FATAL)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first(error: BaseException) -> BaseException:
     """The error that ended a group of tasks; the others were only cancelled, or follow from it."""
-    error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

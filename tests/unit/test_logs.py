@@ -1,4 +1,4 @@
-"""A library's flood becomes a line now and then; our own lines all pass."""
+"""What is repeated becomes a line now and then."""
 
 from __future__ import annotations
 
@@ -39,7 +39,24 @@ def test_other_lines_of_a_library_pass(seldom: Seldom) -> None:
     assert not seldom.filter(record("kafka", 1, "one"))
 
 
-def test_our_own_lines_pass_and_those_of_others_too(seldom: Seldom) -> None:
-    for name in ("stream_gru.alerter", "kafkaesque", "root"):
+def test_what_we_repeat_is_counted_and_what_differs_passes(seldom: Seldom, now: list[float]) -> None:
+    assert seldom.filter(record("stream_gru.worker.source", 1, "waiting for %s", "the store"))
+    assert not seldom.filter(record("stream_gru.worker.source", 1, "waiting for %s", "the store"))
+    assert seldom.filter(record("stream_gru.worker.source", 1, "waiting for %s", "Kafka"))
+    now[0] = 11.0
+    again = record("stream_gru.worker.source", 1, "waiting for %s", "the store")
+    assert seldom.filter(again)
+    assert again.getMessage() == "waiting for the store (and 1 more like it)"
+
+
+def test_what_others_say_passes(seldom: Seldom) -> None:
+    for name in ("kafkaesque", "root"):
         assert seldom.filter(record(name, 1, "100%"))
         assert seldom.filter(record(name, 1, "100%"))
+
+
+def test_it_does_not_remember_for_ever(seldom: Seldom) -> None:
+    for n in range(5000):
+        assert seldom.filter(record("stream_gru.x", 1, "gap %d", n))
+    assert len(seldom._passed) <= 1000
+    assert len(seldom._left_out) == 0

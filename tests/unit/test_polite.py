@@ -1,4 +1,4 @@
-"""A consumer pauses after an empty answer that came at once, and only then."""
+"""Clients do not hammer a broker that has nothing to say, or is away."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_gru import polite as module
+from stream_gru.errors import SettingsError
 from stream_gru.polite import polite
 
 FETCH = FetchRequest.__new__(FetchRequest)
@@ -46,3 +47,101 @@ async def test_when_it_pauses(
     asked = time.monotonic()
     assert await consumer._client.send(1, request_, group="fetch") is answer
     assert (time.monotonic() - asked - takes_s > 0.15) == pauses
+
+
+class Client:
+    """As much of aiokafka's client as manners touch: a node that can't be reached, until it can."""
+
+    def __init__(self) -> None:
+        self.attempts: list[float] = []
+        self.updates: list[float] = []
+        self.there = False
+        self._conns: dict[Any, Any] = {}
+        self._sasl_plain_password = "old"
+
+    async def send(self, node: int, request: Any) -> Any:
+        raise AssertionError("not asked for")
+
+    async def _get_conn(self, node: int, *, group: Any, no_hint: bool = False) -> Any:
+        self.attempts.append(time.monotonic())
+        if self.there:
+            self._conns[node, group] = SimpleNamespace(connected=lambda: True)
+        return self._conns.get((node, group))
+
+    async def _metadata_update(self, cluster: Any, topics: Any) -> bool:
+        self.updates.append(time.monotonic())
+        return True
+
+
+async def test_many_that_want_a_node_which_is_away_try_it_seldom() -> None:
+    client = polite(Client())
+
+    async def insist() -> None:
+        while await client._get_conn(7, group="default") is None:
+            pass  # as aiokafka does
+
+    insisting = [asyncio.create_task(insist()) for _ in range(20)]
+    async with asyncio.timeout(20):
+        while len(client.attempts) < 5:
+            await asyncio.sleep(0.01)
+        assert client.attempts[4] - client.attempts[0] > 1.0, "0.1, 0.2, 0.4, 0.8 s and jitter"
+        client.there = True
+        await asyncio.gather(*insisting)
+    tried = len(client.attempts)
+    assert tried <= 7
+    assert await client._get_conn(7, group="default") is not None
+    assert len(client.attempts) == tried, "a connection that is there is used"
+
+
+def test_turns_come_later_and_later_and_at_once_after_a_success() -> None:
+    now = [0.0]
+    turns = module.Turns(lambda: now[0])
+    assert turns.wait_s("n") == 0
+    waits = []
+    for _ in range(12):
+        turns.begin("n")
+        turns.end("n", False)
+        waits.append(turns.wait_s("n"))
+        now[0] += waits[-1]
+    assert waits[0] < 0.13
+    assert all(1.5 <= wait <= 2.5 for wait in waits[6:])
+    assert turns.wait_s("another") == 0
+    turns.end("n", True)
+    assert turns.wait_s("n") == 0
+
+
+async def test_a_connection_that_is_never_made_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_S", 0.05)
+    client = Client()
+
+    async def hang(node: int, *, group: Any) -> Any:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(client, "_get_conn", hang)
+    async with asyncio.timeout(5):
+        assert await polite(client)._get_conn(7, group="default") is None
+
+
+async def test_credentials_are_those_of_now() -> None:
+    client = polite(Client(), lambda: {"sasl_plain_password": "new", "bootstrap_servers": "elsewhere:9092"})
+    await client._get_conn(7, group="default")
+    assert client._sasl_plain_password == "new"
+    assert not hasattr(client, "_bootstrap_servers")
+
+
+async def test_a_credential_that_can_not_be_read_now_leaves_the_old_one(caplog: pytest.LogCaptureFixture) -> None:
+    def gone() -> dict[str, Any]:
+        raise SettingsError("kafka.sasl_password_file: there is no file secret")
+
+    client = polite(Client(), gone)
+    await client._get_conn(7, group="default")
+    assert client._sasl_plain_password == "old"
+    assert "no file secret" in caplog.text
+
+
+async def test_metadata_is_asked_for_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "METADATA_S", 0.1)
+    client = polite(Client())
+    for _ in range(4):
+        await client._metadata_update(None, None)
+    assert client.updates[3] - client.updates[0] > 0.28

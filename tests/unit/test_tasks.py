@@ -1,0 +1,66 @@
+"""Whose cancellation it is, and clients that close badly."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from stream_gru.tasks import LeakedCancellationError, own, put_away
+
+
+async def leak() -> None:
+    """What aiokafka's `stop` does: waits for a task that it cancelled, and lets the outcome out."""
+    inner = asyncio.create_task(asyncio.sleep(60))
+    await asyncio.sleep(0)
+    inner.cancel()
+    await inner
+
+
+async def test_a_leaked_cancellation_is_an_error() -> None:
+    with pytest.raises(LeakedCancellationError):
+        await own(leak())
+    task = asyncio.create_task(own(leak()))
+    await asyncio.wait([task])
+    assert not task.cancelled(), "a task group would take it for a task that somebody ended"
+    assert isinstance(task.exception(), LeakedCancellationError)
+
+
+async def test_our_own_cancellation_stays_one() -> None:
+    task = asyncio.create_task(own(asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_results_and_errors_pass() -> None:
+    async def seven() -> int:
+        return 7
+
+    async def fail() -> None:
+        raise ValueError("no")
+
+    assert await own(seven()) == 7
+    with pytest.raises(ValueError, match="no"):
+        await own(fail())
+
+
+async def test_what_closes_badly_is_put_away_all_the_same() -> None:
+    closed = []
+
+    async def fail() -> None:
+        raise OSError("the broker is away")
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    async def close() -> None:
+        closed.append(True)
+
+    began = time.monotonic()
+    await put_away(fail(), leak(), hang(), close(), within_s=0.2)
+    assert closed == [True]
+    assert time.monotonic() - began < 5
+    await put_away()
