@@ -168,18 +168,22 @@ class ApacheKafka(KafkaServer):
 
     def _command(self) -> list[str]:
         properties = self.directory / "server.properties"
-        data = self.directory / "data"
-        properties.write_text(
-            _SERVER_PROPERTIES.format(host=HOST, port=self.port, controller=self._controller, data=data)
-        )
+        properties.write_text(self._properties())
         (self.directory / "log4j2.properties").write_text(_LOG4J)
-        if not (data / "meta.properties").exists():
+        if not (self.directory / "data" / "meta.properties").exists():
             self._format(properties)
         return [str(self.home / "bin" / "kafka-server-start.sh"), str(properties)]
 
+    def _properties(self) -> str:
+        data = self.directory / "data"
+        return _SERVER_PROPERTIES.format(host=HOST, port=self.port, controller=self._controller, data=data)
+
+    def _format_options(self) -> list[str]:
+        return []
+
     def _format(self, properties: Path) -> None:
         storage = str(self.home / "bin" / "kafka-storage.sh")
-        command = [storage, "format", "--cluster-id", CLUSTER_ID, "--config", str(properties)]
+        command = [storage, "format", "--cluster-id", CLUSTER_ID, "--config", str(properties), *self._format_options()]
         done = subprocess.run(
             command, env={**os.environ, **self._environment()}, capture_output=True, text=True, check=False
         )

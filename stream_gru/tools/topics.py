@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream_gru.errors import BrokerError
-from stream_gru.kafka import broker_errors, kafka_python_options, require_reachable
+from stream_gru.kafka import broker_errors, kafka_python_options, require_answer
 from stream_gru.settings import Settings, Topics
 
 BROKER_DEFAULT = -1
@@ -154,7 +154,7 @@ def _count(number: int, noun: str) -> str:
 def _admin(settings: Settings) -> Iterator[Any]:
     from kafka import KafkaAdminClient
 
-    require_reachable(settings.kafka)
+    require_answer(settings.kafka)
     with broker_errors(settings.kafka):
         timeout_ms = int(settings.kafka.request_timeout_s * 1000)
         admin = KafkaAdminClient(**kafka_python_options(settings.kafka), bootstrap_timeout_ms=timeout_ms)

@@ -1,15 +1,12 @@
-"""How clients reach Kafka: one section of the settings in the words of each library, and nothing but connections."""
+"""One section of the settings in the words of each library."""
 
 from __future__ import annotations
 
 import re
-import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from stream_gru.errors import BrokerError, SettingsError
+from stream_gru.errors import SettingsError
 from stream_gru.settings import Kafka
 
 CLIENT_ID = "stream-gru"
@@ -77,34 +74,3 @@ def bootstrap_addresses(kafka: Kafka) -> list[tuple[str, int]]:
             raise SettingsError(f"kafka.bootstrap_servers: {server.strip()!r} is not host:port")
         addresses.append((match["host"].strip("[]"), int(match["port"] or 9092)))
     return addresses
-
-
-def require_reachable(kafka: Kafka) -> None:
-    """Raise `BrokerError` unless one of the bootstrap servers takes a connection.
-
-    The libraries only say so after their whole timeout, without the operating system's reason, and kafka-python leaks
-    the sockets of the attempts.
-    """
-    refused = []
-    for host, port in bootstrap_addresses(kafka):
-        try:
-            socket.create_connection((host, port), timeout=kafka.request_timeout_s).close()
-        except OSError as error:
-            refused.append(f"{host}:{port} ({error.strerror or error})")
-        else:
-            return
-    raise BrokerError(
-        f"no Kafka at {', '.join(refused)}; is it running? kafka.bootstrap_servers says where it should be"
-    )
-
-
-@contextmanager
-def broker_errors(settings: Kafka) -> Iterator[None]:
-    """Turn what either library raises inside into a `BrokerError` that names the servers."""
-    import aiokafka.errors
-    import kafka.errors
-
-    try:
-        yield
-    except (aiokafka.errors.KafkaError, kafka.errors.KafkaError) as error:
-        raise BrokerError(f"Kafka at {settings.bootstrap_servers}: {error}") from error

@@ -1,0 +1,18 @@
+"""How clients reach Kafka, and in plain words why they can't: nothing but connections."""
+
+from __future__ import annotations
+
+from stream_gru.kafka.causes import broker_errors, explain
+from stream_gru.kafka.diagnosis import diagnose, require_answer
+from stream_gru.kafka.options import aiokafka_options, bootstrap_addresses, kafka_python_options, ssl_context
+
+__all__ = [
+    "aiokafka_options",
+    "bootstrap_addresses",
+    "broker_errors",
+    "diagnose",
+    "explain",
+    "kafka_python_options",
+    "require_answer",
+    "ssl_context",
+]
