@@ -135,12 +135,11 @@ class _Listener:
 
     async def run(self) -> None:
         """Connect and read until an error."""
+
         def options() -> dict[str, Any]:
             return kafka.aiokafka_options(self._settings.kafka)
 
-        consumer = polite(
-            AIOKafkaConsumer(**options(), enable_auto_commit=False, auto_offset_reset="latest"), options
-        )
+        consumer = polite(AIOKafkaConsumer(**options(), enable_auto_commit=False, auto_offset_reset="latest"), options)
         producer = polite(AIOKafkaProducer(**options()), options)
         try:
             await consumer.start()

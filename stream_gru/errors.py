@@ -52,4 +52,4 @@ class BrokerError(StreamGruError):
 
 
 class BrokerRefusedError(BrokerError):
-    """Kafka answers, and refuses who we are: a password, a certificate, a name, a right. Waiting alone mends nothing."""
+    """Kafka answers, and refuses who we are: a password, a certificate, a name. Waiting alone mends nothing."""

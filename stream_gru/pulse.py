@@ -57,7 +57,7 @@ class Pulse:
         self._waiting: dict[str, float] = {}
         self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
         self._known_at: float | None = None  # the group's last word that it knows us
-        self.replaced = False  # another process joined under our group_instance_id
+        self.replaced = asyncio.Event()  # another process joined under our group_instance_id
 
     def attach(self, owner: T) -> T:
         """Give the client inside `owner` manners and listen to it; returns `owner`."""
@@ -114,7 +114,7 @@ class Pulse:
         if code == 0:
             self._known_at = now
         elif self._kafka.group_instance_id and (code == _FENCED or (code == _NOT_KNOWN and fresh)):
-            self.replaced = True
+            self.replaced.set()
 
 
 class Watch:
@@ -125,6 +125,7 @@ class Watch:
         kafka: Kafka,
         pulse: Pulse,
         health: Health,
+        *,
         part: str = "kafka",
         more: Callable[[], str | None] = str,
         check: Callable[[], Awaitable[None]] | None = None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from stream_gru.kafka.causes import broker_errors, explain
 from stream_gru.kafka.diagnosis import diagnose, require_answer
-from stream_gru.kafka.options import aiokafka_options, bootstrap_addresses, kafka_python_options, ssl_context
+from stream_gru.kafka.options import CLIENT_ID, aiokafka_options, bootstrap_addresses, kafka_python_options, ssl_context
 
 __all__ = [
+    "CLIENT_ID",
     "aiokafka_options",
     "bootstrap_addresses",
     "broker_errors",

@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection
@@ -61,8 +62,9 @@ async def diagnose(kafka: Kafka) -> BrokerError | None:
 
 
 def require_answer(kafka: Kafka) -> None:
-    """Raise the `BrokerError` of `diagnose`, if there is one. Not for use inside an event loop."""
-    problem = asyncio.run(diagnose(kafka))
+    """Raise the `BrokerError` of `diagnose`, if there is one. Blocks, on a thread that has no event loop yet."""
+    with ThreadPoolExecutor(1) as pool:
+        problem = pool.submit(lambda: asyncio.run(diagnose(kafka))).result()
     if problem is not None:
         raise problem
 

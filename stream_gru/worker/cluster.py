@@ -17,7 +17,7 @@ from kafka.errors import KafkaError as PythonKafkaError
 from stream_gru.errors import BrokerError
 from stream_gru.kafka import aiokafka_options, kafka_python_options
 from stream_gru.partition import Commit, record_crc
-from stream_gru.settings import Kafka
+from stream_gru.settings import Kafka, Settings
 
 _NO_ID = uuid.UUID(int=0)
 
@@ -56,6 +56,21 @@ class Cluster:
         except (PythonKafkaError, OSError) as error:
             raise BrokerError(f"Kafka does not describe its topics: {error}") from error
         return {t["name"]: Topic(_topic_id(t), len(t["partitions"])) for t in described if not t["error_code"]}
+
+    async def check(self, settings: Settings) -> None:
+        """Raise `BrokerError` unless the topics of `settings` are there, the outputs as wide as the readings."""
+        topics = settings.topics
+        names = [*topics.readings, topics.forecasts, topics.anomalies, topics.dead_letters]
+        found = await self.topics(names)
+        hint = "create them with `stream-gru topics create`"
+        if missing := [name for name in names if name not in found]:
+            raise BrokerError(f"there is no topic {', '.join(missing)}; {hint}")
+        most = max(found[name].partitions for name in topics.readings)
+        for name in (topics.forecasts, topics.anomalies, topics.dead_letters):
+            if found[name].partitions < most:
+                raise BrokerError(
+                    f"topic {name} has {found[name].partitions} partitions and the readings have {most}; {hint}"
+                )
 
     async def commits(self, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, Commit]:
         """What `group` has committed, partitions without a commit left out."""

@@ -7,8 +7,8 @@ informational, and the consumer's heartbeat finds out about a rebalance anyway.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient, CoordinationType
@@ -17,6 +17,7 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 
 from stream_gru.kafka import aiokafka_options
 from stream_gru.partition import Commit
+from stream_gru.polite import polite
 from stream_gru.settings import Kafka
 
 
@@ -29,9 +30,9 @@ class Commits:
         self._coordinator: int | None = None
 
     @classmethod
-    async def connect(cls, settings: Kafka) -> Self:
-        """Raises aiokafka's `KafkaError` when no broker answers."""
-        client = AIOKafkaClient(**aiokafka_options(settings))
+    async def connect(cls, settings: Kafka, attach: Callable[[Any], Any] = polite) -> Self:
+        """`attach` gives the client its manners. Raises aiokafka's `KafkaError` when no broker answers."""
+        client = attach(AIOKafkaClient(**aiokafka_options(settings)))
         try:
             await client.bootstrap()
         except KafkaError:

@@ -140,7 +140,7 @@ class Source:
         return polled
 
     async def _pass_over(self, polled: Polled) -> None:
-        """Follow the consumer past offsets without records for us, as aborted transactions leave them at a log's end."""
+        """Follow the consumer past offsets without records for us, such as aborted transactions at a log's end."""
         for tp, live in list(self._parts.live.items()):
             if tp not in polled and live.state.active:
                 with contextlib.suppress(IllegalStateError):  # taken away meanwhile

@@ -141,9 +141,9 @@ class Worker:
             cluster = await Cluster.connect(kafka)
             closing.append(cluster.close)
             await cluster.check(settings)
-            publisher = await Publisher.connect(kafka, pulse)
+            publisher = await Publisher.connect(kafka, pulse.attach)
             closing.append(publisher.close)
-            commits = await Commits.connect(kafka, pulse)
+            commits = await Commits.connect(kafka, pulse.attach)
             closing.append(commits.close)
             consumer = pulse.attach(
                 AIOKafkaConsumer(
@@ -246,8 +246,7 @@ class Worker:
 
     async def _only_one(self, pulse: Pulse) -> None:
         """Ends the worker when another process took its place in the group: two would throw each other out for ever."""
-        while not pulse.replaced:
-            await asyncio.sleep(1.0)
+        await pulse.replaced.wait()
         name = self._settings.kafka.group_instance_id
         raise SettingsError(
             f"another process joined group {self._settings.kafka.group_id} as kafka.group_instance_id {name} and took "

@@ -55,15 +55,18 @@ class Client:
     def __init__(self) -> None:
         self.attempts: list[float] = []
         self.updates: list[float] = []
+        self.tried_often = asyncio.Event()
         self.there = False
         self._conns: dict[Any, Any] = {}
-        self._sasl_plain_password = "old"
+        self._sasl_plain_username = "old"
 
     async def send(self, node: int, request: Any) -> Any:
         raise AssertionError("not asked for")
 
     async def _get_conn(self, node: int, *, group: Any, no_hint: bool = False) -> Any:
         self.attempts.append(time.monotonic())
+        if len(self.attempts) == 5:
+            self.tried_often.set()
         if self.there:
             self._conns[node, group] = SimpleNamespace(connected=lambda: True)
         return self._conns.get((node, group))
@@ -82,8 +85,7 @@ async def test_many_that_want_a_node_which_is_away_try_it_seldom() -> None:
 
     insisting = [asyncio.create_task(insist()) for _ in range(20)]
     async with asyncio.timeout(20):
-        while len(client.attempts) < 5:
-            await asyncio.sleep(0.01)
+        await client.tried_often.wait()
         assert client.attempts[4] - client.attempts[0] > 1.0, "0.1, 0.2, 0.4, 0.8 s and jitter"
         client.there = True
         await asyncio.gather(*insisting)
@@ -123,9 +125,9 @@ async def test_a_connection_that_is_never_made_is_given_up(monkeypatch: pytest.M
 
 
 async def test_credentials_are_those_of_now() -> None:
-    client = polite(Client(), lambda: {"sasl_plain_password": "new", "bootstrap_servers": "elsewhere:9092"})
+    client = polite(Client(), lambda: {"sasl_plain_username": "new", "bootstrap_servers": "elsewhere:9092"})
     await client._get_conn(7, group="default")
-    assert client._sasl_plain_password == "new"
+    assert client._sasl_plain_username == "new"
     assert not hasattr(client, "_bootstrap_servers")
 
 
@@ -135,7 +137,7 @@ async def test_a_credential_that_can_not_be_read_now_leaves_the_old_one(caplog: 
 
     client = polite(Client(), gone)
     await client._get_conn(7, group="default")
-    assert client._sasl_plain_password == "old"
+    assert client._sasl_plain_username == "old"
     assert "no file secret" in caplog.text
 
 

@@ -85,7 +85,7 @@ def test_a_member_that_was_replaced_is_told_from_one_that_slept(
     pulse.answered("group", 0)
     now[0] += after_s
     pulse.answered("group", code)
-    assert pulse.replaced is replaced
+    assert pulse.replaced.is_set() is replaced
 
 
 class Connection:
@@ -203,10 +203,11 @@ async def test_outputs_without_acknowledgement_have_their_cause_looked_for(scene
 
 async def test_it_runs_until_it_is_cancelled(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TURN_S", 0.0)
+    turned = asyncio.Event()
+    monkeypatch.setattr(scene.health, "report", lambda *_: turned.set())
     task = asyncio.create_task(scene.watch.run())
     async with asyncio.timeout(5):
-        while "kafka" not in scene.health.parts:
-            await asyncio.sleep(0)
+        await turned.wait()
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
