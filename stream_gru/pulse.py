@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from aiokafka.conn import CloseReason
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
@@ -66,6 +67,8 @@ class Pulse:
 
         async def send(node: Any, request: Any, **options: Any) -> Any:
             kind = _KINDS.get(type(request))
+            if kind == "join" and self.replaced.is_set():  # it would throw the other out, and so on
+                raise KafkaError("another process has this member's place in the group")
             if kind:
                 self.asked(kind)
             answer = await ask(node, request, **options)

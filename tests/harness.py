@@ -41,11 +41,12 @@ class Crew:
     folder: Path
     workers: dict[str, Child] = field(default_factory=dict)
 
-    def start(self, name: str) -> Child:
-        """Start or start again the worker of this name; with static membership, as the same member."""
+    def start(self, name: str, instance: str | None = None) -> Child:
+        """Start or start again the worker of this name; with static membership, as the same member or as `instance`."""
         kafka = self.settings.kafka
         if kafka.group_instance_id:
-            kafka = kafka.model_copy(update={"group_instance_id": f"{kafka.group_instance_id}-{name}"})
+            member = f"{kafka.group_instance_id}-{instance or name}"
+            kafka = kafka.model_copy(update={"group_instance_id": member})
         scorer = self.settings.model_copy(update={"role": "scorer", "kafka": kafka})
         command = [sys.executable, "-m", "stream_gru", "worker"]
         self.workers[name] = Child(command, self.folder / f"{name}.log", environment(scorer))

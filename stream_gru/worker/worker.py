@@ -190,7 +190,13 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
 
             def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-                return tasks.create_task(own(work))
+                owned = own(work)
+                try:
+                    return tasks.create_task(owned)
+                except RuntimeError:  # a callback of the consumer's that comes when the session is over
+                    owned.close()
+                    work.close()
+                    raise
 
             outbox = Outbox(parts, publisher, spawn)
             checkpointer = Checkpointer(

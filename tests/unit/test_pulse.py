@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 
 from stream_gru import pulse as module
 from stream_gru.errors import BrokerError
@@ -122,6 +123,16 @@ async def test_it_listens_to_a_client(pulse: Pulse, now: list[float]) -> None:
         await client.send(0, request)
         assert pulse.problem() is None
         client.error = OSError("gone")
+
+
+async def test_a_member_that_was_replaced_does_not_join_again(now: list[float]) -> None:
+    pulse = Pulse(KAFKA.model_copy(update={"group_instance_id": "a"}), lambda: now[0])
+    client = pulse.attach(Client())
+    join = JoinGroupRequest.__new__(JoinGroupRequest)
+    await client.send(0, join)
+    pulse.answered("group", 25)
+    with pytest.raises(KafkaError, match="another process"):
+        await client.send(0, join)
 
 
 class Scene:
