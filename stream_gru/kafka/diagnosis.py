@@ -55,10 +55,10 @@ async def diagnose(kafka: Kafka) -> BrokerError | None:
     wrong = [answer for answer in further if isinstance(answer, BrokerError)]
     if len(wrong) < len(further):
         return None
-    error = joined(wrong)
-    return type(error)(
+    cause = joined(wrong)
+    return type(cause)(
         f"Kafka at {kafka.bootstrap_servers} answers and names brokers that can't be used (advertised.listeners "
-        f"there): {error}"
+        f"there): {cause}"
     )
 
 

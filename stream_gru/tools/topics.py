@@ -147,12 +147,9 @@ def delete(settings: Settings, also: Sequence[str] = (), groups: Sequence[str] =
 
 async def partitions(settings: Settings, topic: str, *operations: Operation) -> int:
     """How many partitions `topic` has. Raises `BrokerError` when it isn't there or may not be used for `operations`."""
-    cluster = await Cluster.connect(settings.kafka)
-    try:
+    async with await Cluster.connect(settings.kafka) as cluster:
         await cluster.require([Need("topic", topic, operations)])
         return (await cluster.topics([topic]))[topic].partitions
-    finally:
-        await cluster.close()
 
 
 def _partitions(topics: Topics, found: Mapping[str, Found], asked: int | None) -> int:
@@ -180,11 +177,8 @@ def _admin(kafka: Kafka) -> Iterator[Any]:
 
 
 async def _survey(kafka: Kafka, topics: Topics) -> dict[str, Found]:
-    cluster = await Cluster.connect(kafka)
-    try:
+    async with await Cluster.connect(kafka) as cluster:
         found, hidden = await cluster.survey(topic.name for topic in wanted(topics, 1))
-    finally:
-        await cluster.close()
     seen = {name: Found(topic.partitions, topic.leaderless) for name, topic in found.items()}
     return seen | {name: Found(0, problem=problem) for name, problem in hidden.items()}
 

@@ -109,6 +109,11 @@ class Cluster:
                     found[TopicPartition(topic, partition)] = Commit(offset, metadata or "")
         return found
 
+    async def members(self, group: str) -> int:
+        """How many members `group` has."""
+        answer = await self._link.ask_coordinator(group, DescribeGroup(group), lambda a: a.groups[0][0])
+        return sum(len(members) for *_, members, _ in answer.groups)
+
     async def record_crc(self, partition: TopicPartition, offset: int, timeout_s: float = 5.0) -> int | None:
         """crc32 of key and value of the record at `offset`; None where it is no longer retained."""
         consumer = AIOKafkaConsumer(**aiokafka_options(self._settings), enable_auto_commit=False)
@@ -128,6 +133,12 @@ class Cluster:
     async def close(self) -> None:
         """Disconnect."""
         await self._link.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def _describe(self, names: Iterable[str]) -> list[dict[str, Any]]:
         answer = await self._link.ask(DescribeTopics(list(names)))
