@@ -15,23 +15,24 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from stream_gru import kafka
 from stream_gru.errors import BrokerError, StreamGruError
+from stream_gru.kafka import rights
 from stream_gru.metrics import Metrics
 from stream_gru.polite import polite
 from stream_gru.settings import Settings
 from stream_gru.tasks import own, put_away
+from stream_gru.worker.cluster import Cluster, Topic
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +158,10 @@ class _Listener:
             await put_away(consumer.stop(), producer.stop())
 
     async def _partitions(self) -> list[TopicPartition]:
-        async with _admin(self._settings) as admin:
-            return await _partitions(admin, self._settings.topics.commands)
+        topic = self._settings.topics.commands
+        async with Cluster(self._settings.kafka) as cluster:
+            await cluster.require(rights.listener(self._settings))
+            return _partitions(topic, await cluster.topics([topic]))
 
     async def _assign(self, consumer: AIOKafkaConsumer, tps: set[TopicPartition]) -> None:
         """Read every partition: from its end when we start, from its beginning when it is a new one."""
@@ -236,19 +239,20 @@ async def send(settings: Settings, command: Command, timeout_s: float = 10.0, ex
     """Send a command and collect replies until `expect` workers answered (default: as many as the group has) or
     `timeout_s` is over. Raises `BrokerError` when Kafka can't be used.
     """
-    options = kafka.aiokafka_options(settings.kafka)
     replies: dict[str, Reply] = {}
+    topic = settings.topics.command_replies
+    async with await Cluster.connect(settings.kafka) as cluster:
+        await cluster.require(rights.commander(settings))
+        tps = _partitions(topic, await cluster.topics([topic]))
+        wanted = expect or await _members(cluster, settings.kafka.group_id)
+    options = kafka.aiokafka_options(settings.kafka)
     with kafka.broker_errors(settings.kafka):
         async with (
-            _admin(settings) as admin,
             AIOKafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="latest") as consumer,
             AIOKafkaProducer(**options, enable_idempotence=True) as producer,
         ):
-            await _partitions(admin, settings.topics.commands)
-            tps = await _partitions(admin, settings.topics.command_replies)
             consumer.assign(tps)
             await consumer.seek_to_end(*tps)
-            wanted = expect or await _members(admin, settings.kafka.group_id)
             await producer.send_and_wait(settings.topics.commands, key=command.id.encode(), value=_encode(command))
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -259,30 +263,16 @@ async def send(settings: Settings, command: Command, timeout_s: float = 10.0, ex
     return sorted(replies.values(), key=lambda reply: reply.worker)
 
 
-@asynccontextmanager
-async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = polite(AIOKafkaAdminClient(**kafka.aiokafka_options(settings.kafka)))
-    try:
-        await admin.start()
-        yield admin
-    finally:
-        await put_away(admin.close())
+def _partitions(topic: str, found: Mapping[str, Topic]) -> list[TopicPartition]:
+    return [TopicPartition(topic, partition) for partition in range(found[topic].partitions)]
 
 
-async def _partitions(admin: AIOKafkaAdminClient, topic: str) -> list[TopicPartition]:
-    if topic not in await admin.list_topics():  # to describe one that isn't there creates it on some brokers
-        raise BrokerError(f"there is no topic {topic}; `stream-gru topics create` makes it")
-    (described,) = await admin.describe_topics([topic])
-    return [TopicPartition(topic, partition["partition"]) for partition in described["partitions"]]
-
-
-async def _members(admin: AIOKafkaAdminClient, group: str) -> float:
+async def _members(cluster: Cluster, group: str) -> float:
     """How many workers score in this group; infinity when that is not known, or none does."""
     try:
-        (described,) = await admin.describe_consumer_groups([group])
-    except KafkaError:  # not allowed to ask, or there has never been a group
+        return await cluster.members(group) or math.inf
+    except BrokerError:  # not allowed to ask
         return math.inf
-    return sum(len(members) for *_, members in described.groups) or math.inf
 
 
 def _reply(value: bytes | None) -> Reply | None:

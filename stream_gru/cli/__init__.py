@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -31,6 +32,7 @@ from stream_gru.cli import (
     validate,
 )
 from stream_gru.errors import StreamGruError
+from stream_gru.logs import LIBRARIES
 
 app = typer.Typer(
     name="stream-gru",
@@ -83,6 +85,8 @@ for _name, _help, _commands in _GROUPS:
 
 def main() -> None:
     """Run the command; what the user can act on is one message and exit code 2, never a traceback."""
+    for name in LIBRARIES:  # they would say in their words, and more than once, what the message says
+        logging.getLogger(name).addHandler(logging.NullHandler())
     try:
         app()
     except StreamGruError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
 from stream_gru.settings import Kafka
 
-RIGHTS = "docs/security.md lists the ACLs of each role"
+RIGHTS = "add an ACL: docs/security.md has those of each role"
 CREATE = "`stream-gru topics create` makes it"
 
 # Kafka's error codes, which both libraries keep as `errno` of their classes, in our words. {what} is what the library
@@ -114,6 +114,13 @@ def tls_cause(error: ssl.SSLError, kafka: Kafka, at: str) -> BrokerError:
         f"what answers at {at} speaks no TLS ({reason.lower().replace('_', ' ')}), but kafka.security_protocol is "
         f"{kafka.security_protocol}; is it the port of another protocol?"
     )
+
+
+def joined(errors: Iterable[BrokerError]) -> BrokerError:
+    """One error for several servers; a refusal only if none of them may still come up."""
+    errors = list(errors)
+    kind = BrokerRefusedError if all(isinstance(error, BrokerRefusedError) for error in errors) else BrokerError
+    return kind("; ".join(dict.fromkeys(map(str, errors))))
 
 
 @contextmanager

@@ -10,16 +10,16 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
-from stream_gru.kafka.causes import explain, tls_cause
+from stream_gru.kafka.causes import explain, joined, tls_cause
 from stream_gru.kafka.options import CLIENT_ID, aiokafka_options, bootstrap_addresses
 from stream_gru.settings import Kafka
 
@@ -30,6 +30,7 @@ _HELLO = struct.pack(">hhih", 18, 0, _CORRELATION, len(CLIENT_ID)) + CLIENT_ID.e
 _TLS_ALERT, _TLS_HANDSHAKE = 21, 22  # the first byte of what a TLS port says to a plain hello
 
 Address = tuple[str, int]
+T = TypeVar("T")
 
 
 async def diagnose(kafka: Kafka) -> BrokerError | None:
@@ -45,7 +46,7 @@ async def diagnose(kafka: Kafka) -> BrokerError | None:
     answers = await asyncio.gather(*(_Probe(kafka, options, server).run() for server in servers))
     wrong = [answer for answer in answers if isinstance(answer, BrokerError)]
     if len(wrong) == len(servers):
-        return _joined(wrong)
+        return joined(wrong)
     good = {server: answer for server, answer in zip(servers, answers, strict=True) if isinstance(answer, set)}
     named = {address for brokers in good.values() for address in brokers}
     if not named or not named.isdisjoint(good):
@@ -54,19 +55,24 @@ async def diagnose(kafka: Kafka) -> BrokerError | None:
     wrong = [answer for answer in further if isinstance(answer, BrokerError)]
     if len(wrong) < len(further):
         return None
-    joined = _joined(wrong)
-    return type(joined)(
+    cause = joined(wrong)
+    return type(cause)(
         f"Kafka at {kafka.bootstrap_servers} answers and names brokers that can't be used (advertised.listeners "
-        f"there): {joined}"
+        f"there): {cause}"
     )
 
 
 def require_answer(kafka: Kafka) -> None:
-    """Raise the `BrokerError` of `diagnose`, if there is one. Blocks, on a thread that has no event loop yet."""
-    with ThreadPoolExecutor(1) as pool:
-        problem = pool.submit(lambda: asyncio.run(diagnose(kafka))).result()
+    """Raise the `BrokerError` of `diagnose`, if there is one. Blocks."""
+    problem = blocking(diagnose(kafka))
     if problem is not None:
         raise problem
+
+
+def blocking(asked: Coroutine[Any, Any, T]) -> T:
+    """What `asked` returns, for a caller that is not asynchronous, whatever event loop its thread has."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, asked).result()
 
 
 class _Probe:
@@ -204,10 +210,3 @@ async def _resolve(host: str, port: int) -> None:
 
     threading.Thread(target=look, name="stream-gru-resolve", daemon=True).start()
     await found
-
-
-def _joined(errors: Iterable[BrokerError]) -> BrokerError:
-    """One error for several servers; a refusal only if none of them may still come up."""
-    errors = list(errors)
-    kind = BrokerRefusedError if all(isinstance(error, BrokerRefusedError) for error in errors) else BrokerError
-    return kind("; ".join(dict.fromkeys(map(str, errors))))

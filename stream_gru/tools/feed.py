@@ -36,7 +36,7 @@ class Feed:
         self.sent = 0
 
     async def __aenter__(self) -> Self:
-        count = await asyncio.to_thread(topics.partitions, self._settings, self._topic)
+        count = await topics.partitions(self._settings, self._topic, "WRITE")
         # What Kafka's own clients do with a key, so that a series stays in its partition whoever writes it.
         self._partition = np.array([(murmur2(key) & 0x7FFFFFFF) % count for key in self._keys.tolist()], np.int64)
         with broker_errors(self._settings.kafka):

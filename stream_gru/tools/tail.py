@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -27,7 +26,7 @@ def topic_of(settings: Settings, kind: Kind) -> str:
 @asynccontextmanager
 async def reader(settings: Settings, names: Sequence[str], *, from_beginning: bool) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of all partitions of some topics, in no group, at the beginning or the end. Raises `BrokerError`."""
-    counts = [await asyncio.to_thread(topics.partitions, settings, name) for name in names]
+    counts = [await topics.partitions(settings, name, "READ") for name in names]
     consumer = AIOKafkaConsumer(
         **aiokafka_options(settings.kafka),
         enable_auto_commit=False,

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stream_gru.errors import BrokerError
 from stream_gru.kafka import broker_errors, kafka_python_options, require_answer
-from stream_gru.settings import Settings, Topics
+from stream_gru.kafka.causes import RIGHTS, user
+from stream_gru.kafka.diagnosis import blocking
+from stream_gru.kafka.rights import Need, Operation
+from stream_gru.settings import Kafka, Settings, Topics
+from stream_gru.worker.cluster import Cluster
+
+ADMIN_MS = 8000  # for a question to a Kafka that has just answered
 
 BROKER_DEFAULT = -1
 WEEK_MS = 7 * 86_400_000  # Kafka's own default for segment.ms
@@ -45,6 +51,7 @@ class Found:
     partitions: int
     leaderless: Sequence[int] = ()
     configs: Mapping[str, str] = field(default_factory=dict)  # empty where the broker does not tell
+    problem: str | None = None  # why nothing else is known of it
 
 
 def wanted(topics: Topics, partitions: int) -> list[Topic]:
@@ -75,6 +82,9 @@ def problems(topics: Topics, found: Mapping[str, Found], count: int | None = Non
         if there is None:
             lines.append(f"{topic.name}: there is no such topic")
             continue
+        if there.problem:
+            lines.append(f"{topic.name}: {there.problem}")
+            continue
         if topic.name in by_input and there.partitions != topic.partitions:
             why = "not" if topic.name in topics.readings else "but readings have"
             lines.append(f"{topic.name}: {_count(there.partitions, 'partition')}, {why} {topic.partitions}")
@@ -94,50 +104,52 @@ def create(
     retention_hours: float = 168.0,
 ) -> list[str]:
     """Create what is missing, with `count` partitions, and return its names. What exists is left: see `check`."""
-    with _admin(settings) as admin:
-        there = _describe(admin, settings.topics)
-        missing = [topic for topic in wanted(settings.topics, count) if topic.name not in there]
-        if missing:
-            answer = admin.create_topics(
-                {
-                    topic.name: {
-                        "num_partitions": topic.partitions,
-                        "replication_factor": replication_factor,
-                        "configs": topic.configs(retention_hours, replication_factor),
-                    }
-                    for topic in missing
-                },
-                raise_errors=False,
-            )
-            _raise_for(answer["topics"])
-            admin.wait_for_topics([topic.name for topic in missing])
-        return [topic.name for topic in missing]
+    there = blocking(_survey(settings.kafka, settings.topics))
+    missing = [t for t in wanted(settings.topics, count) if t.name not in there or there[t.name].problem]
+    if not missing:
+        return []
+    with _admin(settings.kafka) as admin:
+        answer = admin.create_topics(
+            {
+                topic.name: {
+                    "num_partitions": topic.partitions,
+                    "replication_factor": replication_factor,
+                    "configs": topic.configs(retention_hours, replication_factor),
+                }
+                for topic in missing
+            },
+            raise_errors=False,
+        )
+        created = _created(settings.kafka, answer["topics"])
+        if created:
+            admin.wait_for_topics(created)
+    return created
 
 
 def check(settings: Settings, count: int | None = None) -> list[str]:
     """`problems` of the topics on the broker."""
-    with _admin(settings) as admin:
-        return problems(settings.topics, _describe(admin, settings.topics), count)
+    there = blocking(_survey(settings.kafka, settings.topics))
+    policies = _policies(settings.kafka, [name for name, found in there.items() if not found.problem])
+    found = {name: replace(topic, configs=policies.get(name, {})) for name, topic in there.items()}
+    return problems(settings.topics, found, count)
 
 
 def delete(settings: Settings, also: Sequence[str] = (), groups: Sequence[str] = ()) -> None:
     """Remove the topics of `settings`, some more, and the offsets of some groups; what is not there is no matter."""
     from kafka.errors import KafkaError
 
-    with _admin(settings) as admin:
+    require_answer(settings.kafka)
+    with _admin(settings.kafka) as admin:
         admin.delete_topics([*(topic.name for topic in wanted(settings.topics, 1)), *also], raise_errors=False)
         with suppress(KafkaError):  # never joined, or a broker that doesn't know the call
             admin.delete_groups(list(groups))
 
 
-def partitions(settings: Settings, topic: str) -> int:
-    """How many partitions `topic` has. Raises `BrokerError` when there is no such topic."""
-    with _admin(settings) as admin:
-        (answer,) = admin.describe_topics([topic])
-    if answer["error_code"]:
-        servers = settings.kafka.bootstrap_servers
-        raise BrokerError(f"Kafka at {servers} has no topic {topic}; `stream-gru topics create` makes it")
-    return len(answer["partitions"])
+async def partitions(settings: Settings, topic: str, *operations: Operation) -> int:
+    """How many partitions `topic` has. Raises `BrokerError` when it isn't there or may not be used for `operations`."""
+    async with await Cluster.connect(settings.kafka) as cluster:
+        await cluster.require([Need("topic", topic, operations)])
+        return (await cluster.topics([topic]))[topic].partitions
 
 
 def _partitions(topics: Topics, found: Mapping[str, Found], asked: int | None) -> int:
@@ -151,43 +163,51 @@ def _count(number: int, noun: str) -> str:
 
 
 @contextmanager
-def _admin(settings: Settings) -> Iterator[Any]:
+def _admin(kafka: Kafka) -> Iterator[Any]:
+    """kafka-python's, for a Kafka that has just answered."""
     from kafka import KafkaAdminClient
 
-    require_answer(settings.kafka)
-    with broker_errors(settings.kafka):
-        timeout_ms = int(settings.kafka.request_timeout_s * 1000)
-        admin = KafkaAdminClient(**kafka_python_options(settings.kafka), bootstrap_timeout_ms=timeout_ms)
+    with broker_errors(kafka):
+        options = kafka_python_options(kafka) | {"request_timeout_ms": ADMIN_MS, "bootstrap_timeout_ms": ADMIN_MS}
+        admin = KafkaAdminClient(**options)
         try:
             yield admin
         finally:
             admin.close()
 
 
-def _describe(admin: Any, topics: Topics) -> dict[str, Found]:
+async def _survey(kafka: Kafka, topics: Topics) -> dict[str, Found]:
+    async with await Cluster.connect(kafka) as cluster:
+        found, hidden = await cluster.survey(topic.name for topic in wanted(topics, 1))
+    seen = {name: Found(topic.partitions, topic.leaderless) for name, topic in found.items()}
+    return seen | {name: Found(0, problem=problem) for name, problem in hidden.items()}
+
+
+def _policies(kafka: Kafka, names: Sequence[str]) -> dict[str, dict[str, str]]:
     from kafka.admin import ConfigResource, ConfigResourceType
     from kafka.errors import KafkaError
 
-    names = [topic.name for topic in wanted(topics, 1)]
-    there = {t["name"]: t["partitions"] for t in admin.describe_topics(names) if not t["error_code"]}
-    try:
-        asked = [ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": None}) for name in there]
-        configs = admin.describe_configs(asked, config_filter="all").get("topic", {}) if asked else {}
-    except KafkaError:  # not allowed to see them, or a broker that doesn't know the call
-        configs = {}
-    return {
-        name: Found(
-            partitions=len(partitions),
-            leaderless=[p["partition_index"] for p in partitions if p["error_code"] or p["leader_id"] < 0],
-            configs={key: entry["value"] for key, entry in configs.get(name, {}).items()},
-        )
-        for name, partitions in there.items()
-    }
+    if not names:
+        return {}
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, {"cleanup.policy": None}) for name in names]
+    with _admin(kafka) as admin:
+        try:
+            configs = admin.describe_configs(asked, config_filter="all").get("topic", {})
+        except KafkaError:  # not allowed to see them, or a broker that doesn't know the call
+            return {}
+    return {name: {key: entry["value"] for key, entry in found.items()} for name, found in configs.items()}
 
 
-def _raise_for(answers: Sequence[Mapping[str, Any]]) -> None:
-    already_exists = 36
+def _created(kafka: Kafka, answers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The topics that an answer says were created. Raises `BrokerError` for those that could not be."""
+    denied, already_exists = 29, 36
     wrong = [a for a in answers if a["error_code"] not in (0, already_exists)]
     if wrong:
-        lines = [f"  {a['name']}: {a['error_message'] or 'error ' + str(a['error_code'])}" for a in wrong]
-        raise BrokerError("these topics could not be created:\n" + "\n".join(lines))
+        lines = [
+            f"  {a['name']}: {user(kafka)} may not CREATE it; {RIGHTS}"
+            if a["error_code"] == denied
+            else f"  {a['name']}: {a['error_message'] or 'error ' + str(a['error_code'])}"
+            for a in wrong
+        ]
+        raise BrokerError("these topics could not be created:\n" + "\n".join(sorted(lines)))
+    return [a["name"] for a in answers if not a["error_code"]]

@@ -103,7 +103,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
                 await asyncio.sleep(self._parts.settings.kafka.session_timeout_s)  # a lost member hears of it by then
             else:
                 await self._parts.commits.commit(consumer, {tp: commit})
-        except KafkaError as error:
+        except (BrokerError, KafkaError) as error:
             log.info("%s-%d is no longer this worker's: %s", tp.topic, tp.partition, error)
             self._parts.health.report(_part(tp), "waiting for the group")
             return
