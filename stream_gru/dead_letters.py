@@ -35,6 +35,8 @@ class Reason(StrEnum):
     INVALID_VALUE = "invalid_value"  # neither a number nor null
     VALUE_OUT_OF_RANGE = "value_out_of_range"
     TOO_MANY_SERIES = "too_many_series"
+    BATCH_TOO_LARGE = "batch_too_large"  # a whole record batch that unpacks to more than it may
+    BATCH_CORRUPT = "batch_corrupt"  # a whole record batch that is not what its producer sent, or can't be unpacked
 
 
 class Original(msgspec.Struct, frozen=True):
@@ -47,10 +49,10 @@ class Original(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record of the dead-letters topic."""
 
-    id: str  # topic-partition-offset of the record that could not be read
+    id: str  # topic-partition-offset of the record that could not be read, or of the first one of a batch
     reason: str
     detail: str
     topic: str
@@ -59,6 +61,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     timestamp: int  # Kafka's own, epoch ms
     key: Original | None
     value: Original | None
+    last_offset: int | None = None  # of a batch that could not be read: it stands for all offsets up to this one
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -75,12 +78,14 @@ def encode(  # noqa: PLR0917  # the coordinates of a record, in their usual orde
     value: bytes | None,
     *,
     detail: str = "",
+    last_offset: int | None = None,
     max_bytes: int = 4096,
 ) -> tuple[bytes | None, bytes]:
     """Key and value of the dead letter for the record at these coordinates.
 
     `timestamp` is Kafka's own, epoch ms. At most `max_bytes` of the key and of the payload are kept, and the first 256
-    bytes of the key become the dead letter's own, so that it is found beside its series.
+    bytes of the key become the dead letter's own, so that it is found beside its series. `last_offset` is for a batch
+    that could not be read, from `offset` up to it.
     """
     letter = DeadLetter(
         id=f"{topic}-{partition}-{offset}",
@@ -92,8 +97,17 @@ def encode(  # noqa: PLR0917  # the coordinates of a record, in their usual orde
         timestamp=timestamp,
         key=_capped(key, max_bytes),
         value=_capped(value, max_bytes),
+        last_offset=last_offset,
     )
     return None if key is None else key[:MAX_KEY_BYTES], _ENCODER.encode(letter)
+
+
+def shorten(value: bytes) -> bytes | None:
+    """The same dead letter with a quarter of what it keeps of the original; None: it keeps nothing."""
+    letter = _DECODER.decode(value)
+    if not any(original and original.data for original in (letter.key, letter.value)):
+        return None
+    return _ENCODER.encode(msgspec.structs.replace(letter, key=_quarter(letter.key), value=_quarter(letter.value)))
 
 
 def decode(value: bytes) -> DeadLetter:
@@ -115,3 +129,12 @@ def _capped(whole: bytes | None, max_bytes: int) -> Original | None:
     except UnicodeDecodeError:
         data, encoding = base64.b64encode(kept).decode("ascii"), "base64"
     return Original(encoding, data, truncated, len(whole), hashlib.sha256(whole).hexdigest())
+
+
+def _quarter(original: Original | None) -> Original | None:
+    if original is None or not original.data:
+        return original
+    keep = len(original.data) // 4
+    if original.encoding == "base64":
+        keep -= keep % 4  # whole groups of three bytes
+    return msgspec.structs.replace(original, data=original.data[:keep], truncated=True)

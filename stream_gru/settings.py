@@ -105,6 +105,12 @@ class Input(Section):
     covariates: tuple[str, ...] = Field(
         (), description="fields with the covariates of the model, in its order; one that is absent or null is unknown"
     )
+    max_batch_bytes: int = Field(
+        64 << 20,
+        ge=1 << 20,
+        le=1 << 30,
+        description="how large a record batch may be, unpacked; a larger one is passed over",
+    )
     max_payload_bytes: int = Field(65_536, ge=64, le=64 << 20)
     max_key_bytes: int = Field(256, ge=1, le=256)
     max_future_s: float = Field(86_400, ge=0, description="how far a timestamp may lie past the Kafka record's own")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -32,7 +32,7 @@ class Feed:
         self._codec = codecs.load(settings.input, horizons=())
         self._keys = np.array([name.encode() for name in names], dtype=object)
         self._partition: Ints = np.empty(0, np.int64)
-        self._pending: deque[asyncio.Future[list[object]]] = deque()
+        self._pending: deque[asyncio.Future[list[None]]] = deque()
         self.sent = 0
 
     async def __aenter__(self) -> Self:
@@ -59,11 +59,11 @@ class Feed:
         keys = self._keys[series]
         payloads = np.array(self._codec.encode_readings(keys.tolist(), timestamp, value), dtype=object)
         partition = self._partition[series]
-        acks: list[Awaitable[object]] = []
+        acks = []
         with broker_errors(self._settings.kafka):
             for p in np.unique(partition).tolist():
                 rows = np.flatnonzero(partition == p)
-                acks += await self._publisher.send(self._topic, p, keys[rows].tolist(), payloads[rows].tolist())
+                acks.append(self._publisher.send(self._topic, p, keys[rows].tolist(), payloads[rows].tolist()))
         self._pending.append(asyncio.gather(*acks))
         self.sent += len(series)
         while self._pending and (len(self._pending) > MAX_UNACKNOWLEDGED or self._pending[0].done()):

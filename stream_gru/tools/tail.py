@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from stream_gru import unpacking
 from stream_gru.kafka import aiokafka_options, broker_errors
 from stream_gru.settings import Settings
 from stream_gru.tools import topics
@@ -26,6 +27,7 @@ def topic_of(settings: Settings, kind: Kind) -> str:
 @asynccontextmanager
 async def reader(settings: Settings, names: Sequence[str], *, from_beginning: bool) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of all partitions of some topics, in no group, at the beginning or the end. Raises `BrokerError`."""
+    unpacking.limit(settings.input.max_batch_bytes)
     counts = [await topics.partitions(settings, name, "READ") for name in names]
     consumer = AIOKafkaConsumer(
         **aiokafka_options(settings.kafka),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from aiokafka import TopicPartition
 
+from stream_gru import unpacking
 from stream_gru.batch import Ints, Readings
 from stream_gru.codecs import Decoded
 from stream_gru.dead_letters import Reason
 from stream_gru.errors import FencedError
 from stream_gru.partition import record_crc
+from stream_gru.unpacking import Unreadable
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.patience import Patience
 
@@ -37,6 +39,7 @@ class Polled:
     payloads: list[bytes | None]
     timestamp: Ints  # (N,) Kafka's own, epoch ms
     offset: Ints  # (N,)
+    unreadable: dict[int, Unreadable] = field(default_factory=dict)  # rows that stand for a whole record batch
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -59,12 +62,15 @@ def flatten(polled: Mapping[TopicPartition, Sequence[Any]], live: Mapping[TopicP
             start, last = len(records), some[-1]
             records += some
             spans.append(Span(owner, start, len(records), record_crc(last.key, last.value)))
+    payloads = [record.value for record in records]
     return Polled(
         spans,
         [record.key for record in records],
-        [record.value for record in records],
+        payloads,
         np.fromiter((record.timestamp for record in records), np.int64, len(records)),
         np.fromiter((record.offset for record in records), np.int64, len(records)),
+        # Looked for only where there may be any.
+        {row: r for row, r in enumerate(records) if isinstance(r, Unreadable)} if None in payloads else {},
     )
 
 
@@ -78,6 +84,7 @@ class Admission:
         make_room: Callable[[int], Awaitable[None]],
         fenced: Callable[[Live], None],
     ) -> None:
+        unpacking.limit(parts.settings.input.max_batch_bytes)
         self._parts = parts
         self._fenced = fenced
         self._patience = patience
@@ -85,6 +92,8 @@ class Admission:
 
     async def admit(self, polled: Polled, decoded: Decoded) -> Admitted:
         """Rows that can't be admitted are added to ``decoded.bad``. Drops the spans of partitions lost meanwhile."""
+        for row, batch in polled.unreadable.items():
+            decoded.bad[row], decoded.detail[row] = batch.reason, batch.detail
         slots = np.full(len(polled), -1, np.int64)
         for span in list(polled.spans):
             try:

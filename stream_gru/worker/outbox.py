@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 import numpy as np
+from aiokafka import TopicPartition
 
 from stream_gru import dead_letters
 from stream_gru.batch import Forecasts, Ints, Level
 from stream_gru.codecs import Decoded
+from stream_gru.dead_letters import Reason
 from stream_gru.metrics import Metrics
 from stream_gru.partition import Batch
 from stream_gru.settings import Topics
 from stream_gru.worker.intake import Admitted, Polled
 from stream_gru.worker.live import Live, Parts, Spawn
-from stream_gru.worker.publisher import Publisher
+from stream_gru.worker.publisher import Publisher, Shorten
+
+log = logging.getLogger(__name__)
+
+PART = "outputs"  # of what /ready says
 
 
 @dataclass(slots=True)
@@ -29,6 +35,7 @@ class Messages:
     partition: int
     keys: list[bytes | None]
     values: list[bytes]
+    shorten: Shorten | None = None  # makes one that is too large for its topic smaller
 
 
 @dataclass(slots=True)
@@ -51,6 +58,9 @@ class Outbox:
         self._publisher = publisher
         self._queue: asyncio.Queue[Outgoing] = asyncio.Queue()
         self._progress = asyncio.Event()
+        publisher.on_stuck = self._stuck
+        parts.health.parts.pop(PART, None)
+        self._told: set[tuple[TopicPartition, Reason]] = set()
         self.inflight = 0
 
     def put(self, polled: Polled, decoded: Decoded, admitted: Admitted, forecasts: Forecasts) -> None:
@@ -67,17 +77,14 @@ class Outbox:
             await asyncio.wait_for(self._progress.wait(), timeout_s)
 
     async def run(self) -> None:
-        """Send what was put, in order; never returns. Raises what a send raises."""
+        """Send what was put, in order; never returns."""
         while True:
             outgoing = await self._queue.get()
             started = time.perf_counter()
-            sent = await asyncio.gather(
-                *(self._publisher.send(m.topic, m.partition, m.keys, m.values) for m in outgoing.messages)
-            )
-            acks = [ack for some in sent for ack in some]
+            acks = [self._publisher.send(m.topic, m.partition, m.keys, m.values, m.shorten) for m in outgoing.messages]
             self._spawn(self._acknowledge(outgoing, acks, started))
 
-    async def _acknowledge(self, outgoing: Outgoing, acks: list[Awaitable[object]], started: float) -> None:
+    async def _acknowledge(self, outgoing: Outgoing, acks: list[asyncio.Future[None]], started: float) -> None:
         await asyncio.gather(*acks)
         metrics = self._parts.metrics
         metrics.stage.labels("publish").observe(time.perf_counter() - started)
@@ -88,6 +95,11 @@ class Outbox:
         self.inflight -= 1
         outgoing.done.set_result(None)
         self._progress.set()
+
+    def _stuck(self, problem: str | None) -> None:
+        self._parts.health.report(PART, problem)
+        if problem is not None:
+            self._parts.metrics.writer_errors.labels("kafka").inc()
 
     def _encode(self, polled: Polled, decoded: Decoded, admitted: Admitted, forecasts: Forecasts) -> Outgoing:
         outgoing = Outgoing()
@@ -129,21 +141,35 @@ class Outbox:
         keys: list[bytes | None] = []
         values = []
         for row in rows:
-            self._parts.metrics.dead_letters.labels(str(decoded.bad[row])).inc()
+            reason, detail = decoded.bad[row], decoded.detail.get(row, "")
+            self._parts.metrics.dead_letters.labels(str(reason)).inc()
+            offset = int(polled.offset[row])
+            batch = polled.unreadable.get(row)
+            if batch is not None:
+                self._tell(live, reason, detail)
             key, value = dead_letters.encode(
-                decoded.bad[row],
+                reason,
                 live.tp.topic,
                 live.tp.partition,
-                int(polled.offset[row]),
+                batch.first if batch else offset,
                 int(polled.timestamp[row]),
                 polled.keys[row],
                 polled.payloads[row],
-                detail=decoded.detail.get(row, ""),
+                detail=detail,
+                last_offset=offset if batch else None,
                 max_bytes=self._parts.settings.input.dead_letter_bytes,
             )
             keys.append(key)
             values.append(value)
-        return Messages(topics.dead_letters, live.tp.partition, keys, values)
+        return Messages(topics.dead_letters, live.tp.partition, keys, values, dead_letters.shorten)
+
+    def _tell(self, live: Live, reason: Reason, detail: str) -> None:
+        """Aloud the first time; whoever sends such batches may send many, and the metric counts them all."""
+        if (live.tp, reason) not in self._told:
+            self._told.add((live.tp, reason))
+            log.error(
+                "%s: %s; they are one dead letter, and later ones of the partition are only counted", live.id, detail
+            )
 
 
 def count(metrics: Metrics, forecasts: Forecasts) -> None:

@@ -145,10 +145,10 @@ async def test_a_missing_topic_is_said_at_once(settings: Settings) -> None:
 
 
 async def test_a_refused_record_ends_the_feed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: object) -> list[asyncio.Future[object]]:
+    def refuse(*_: object) -> asyncio.Future[None]:
         future = asyncio.get_running_loop().create_future()
         future.set_exception(MessageSizeTooLargeError())
-        return [future]
+        return future
 
     async def send_one() -> None:
         async with Feed(settings, ["a"]) as feed:
