@@ -81,11 +81,7 @@ class Worker:
     async def _connected(self) -> None:
         settings = self._settings
         engine = self._engine()
-        store = stores.connect(
-            settings.state.url.get_secret_value(),
-            buckets=settings.state.buckets,
-            timeout_s=settings.state.request_timeout_s,
-        )
+        store = stores.from_settings(settings.state)
         cluster = publisher = commits = None
         consumer = polite(
             AIOKafkaConsumer(
