@@ -180,7 +180,9 @@ class Publisher:
         for task in tasks:
             task.cancel()
         tasks.append(asyncio.create_task(producer.client.close()))
-        done, _ = await asyncio.wait(tasks, timeout=_CLOSE_S / 2)
+        done, hanging = await asyncio.wait(tasks, timeout=_CLOSE_S / 2)
+        for task in hanging:
+            task.cancel()
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.debug("a task of the producer ended with %r", error)

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiokafka.codec
@@ -18,18 +18,14 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record import default_records, legacy_records
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
-from aiokafka.record.util import calc_crc32c
 
 from stream_gru import unpacking
 from stream_gru.dead_letters import Reason
 from stream_gru.unpacking import Unreadable
+from tests.raw_batches import CODECS, MIB, NOW, batch, packed, sealed
 
 TP = TopicPartition("readings", 3)
-CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-MIB = 1 << 20
-NOW = 1_750_000_000_000
 
 
 @pytest.fixture(autouse=True)
@@ -37,30 +33,6 @@ def _installed() -> Iterator[None]:
     unpacking.install()
     yield
     unpacking.limit(unpacking.MAX_BATCH_BYTES)
-
-
-def batch(codec: int, values: Sequence[bytes], base: int = 0) -> bytearray:
-    """A record batch as it lies in a log, at the offset `base`."""
-    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, -1, 1 << 30)
-    for i, value in enumerate(values):
-        builder.append(i, NOW, b"key", value, [])
-    data = bytearray(builder.build())
-    struct.pack_into(">q", data, 0, base)
-    return data
-
-
-def sealed(data: bytearray) -> bytearray:
-    """With the checksum of what is in it now."""
-    struct.pack_into(">i", data, 8, len(data) - 12)
-    struct.pack_into(">I", data, 17, calc_crc32c(bytes(data[21:])))
-    return data
-
-
-def packed(codec: int, body: bytes, records: int = 1, base: int = 0) -> bytearray:
-    """A batch whose records are these packed bytes, whatever they are."""
-    data = batch(0, [b""] * records, base)[:61]
-    struct.pack_into(">h", data, 21, codec)
-    return sealed(data + body)
 
 
 def read(*batches: bytes | bytearray, position: int = 0) -> list[Any]:
