@@ -21,7 +21,7 @@ import cramjam
 import numpy as np
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record import default_records, legacy_records
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -242,5 +242,11 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
             headers=(),
             first=first,
             reason=Reason.BATCH_TOO_LARGE if large else Reason.BATCH_CORRUPT,
-            detail=f"offsets {first} to {end - 1}: {'its checksum is wrong' if damaged else error}",
+            detail=f"offsets {first} to {end - 1}: {'its checksum is wrong' if damaged else _words(error)}",
         )
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, KafkaError | BatchTooLargeError) and error.args:
+        return str(error.args[0])  # without the number and name that aiokafka puts before it
+    return f"{type(error).__name__}: {error}"
