@@ -90,8 +90,7 @@ class Worker:
     async def _live(self) -> None:
         """One session after the other until one was asked to end."""
         engine, turns = self._engine(), Turns()
-        state = self._settings.state
-        store = stores.connect(state.url.get_secret_value(), buckets=state.buckets, timeout_s=state.request_timeout_s)
+        store = stores.from_settings(self._settings.state)
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
