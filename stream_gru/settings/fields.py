@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from stream_gru.errors import SettingsError
 from stream_gru.settings import secrets
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
@@ -317,3 +318,11 @@ class Settings(Section):
     metrics: Metrics = Metrics()
     worker: Worker = Worker()
     alerts: Alerts = Alerts()
+
+    def require_room(self) -> None:
+        """Raise `SettingsError` unless a worker's memory takes two batches of different series."""
+        if self.state.capacity < 2 * self.worker.max_batch:
+            raise SettingsError(
+                f"state.capacity {self.state.capacity} must be at least twice worker.max_batch "
+                f"{self.worker.max_batch}: two batches of different series must fit"
+            )

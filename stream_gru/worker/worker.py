@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
 from stream_gru import codecs, stores
 from stream_gru.engine import Engine
-from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError, StoreUnavailableError
+from stream_gru.errors import BrokerError, BrokerRefusedError, StoreUnavailableError
 from stream_gru.gates import Histograms
 from stream_gru.kafka import aiokafka_options, diagnose, explain
 from stream_gru.metrics import Health, Metrics, Server
@@ -50,11 +50,7 @@ class Worker:
     """Scores the partitions that the group gives it, until stopped. Any error ends `run` with that error."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.state.capacity < 2 * settings.worker.max_batch:
-            raise SettingsError(
-                f"state.capacity {settings.state.capacity} must be at least twice worker.max_batch "
-                f"{settings.worker.max_batch}: two batches of different series must fit"
-            )
+        settings.require_room()
         self._settings = settings
         self.metrics, self.health = Metrics(), Health()
         self.started = asyncio.Event()
