@@ -179,10 +179,9 @@ def _options(settings: Settings, partitions: int) -> dict[str, Any]:
 def _credentials(settings: Kafka) -> faust.Credentials | None:
     tls = kafka.ssl_context(settings) if settings.security_protocol.endswith("SSL") else None
     if settings.security_protocol.startswith("SASL"):
-        assert settings.sasl_password is not None  # noqa: S101 - the settings were validated
         return faust.SASLCredentials(
             username=settings.sasl_username,
-            password=settings.sasl_password.get_secret_value(),
+            password=settings.password(),
             mechanism=settings.sasl_mechanism,
             ssl_context=tls,
         )

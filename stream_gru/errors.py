@@ -19,6 +19,10 @@ class DataError(StreamGruError):
     """A history file can't be read as asked."""
 
 
+class OutputError(StreamGruError):
+    """Results can't be written where they were asked for."""
+
+
 class TrainingError(StreamGruError):
     """A fit can't be started as asked, can't go on, or lacks what the `training` extra installs."""
 

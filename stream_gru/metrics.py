@@ -5,6 +5,7 @@ Names follow vmanomaly's self-monitoring where it has one, with the prefix ``str
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ from prometheus_client.registry import Collector
 from stream_gru import __version__
 from stream_gru.batch import Level
 from stream_gru.dead_letters import Reason
+from stream_gru.errors import SettingsError
 
 if TYPE_CHECKING:
     from stream_gru.gates import Distribution
@@ -200,7 +202,13 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 """Scrapes are not worth a log line each."""
 
-        self._http = ThreadingHTTPServer((host, port), Handler)
+        try:
+            self._http = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            hint = "; is another worker here? Port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
+            raise SettingsError(
+                f"metrics.host, metrics.port: can't listen on {host}:{port}: {error.strerror or error}{hint}"
+            ) from None
         self._http.daemon_threads = True
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True).start()

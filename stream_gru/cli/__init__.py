@@ -90,5 +90,12 @@ def main() -> None:
     try:
         app()
     except StreamGruError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(2)
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise  # no file of the user's
+        message = f"{error.filename}: {error.strerror}"
+    else:
+        return
+    typer.secho(f"error: {message}", fg="red", err=True)
+    sys.exit(2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream_gru.cli import outputs
 from stream_gru.cli.config import Config
 from stream_gru.cli.learning import Files, Key, Time, Topic, Value, history
 
@@ -37,6 +38,8 @@ def advise(
 
     Rules of thumb on measured numbers. With --try they are held against a back-test, and the back-test is believed.
     """
+    if out is not None:
+        outputs.file(out)
     import torch
     from rich.console import Console
 

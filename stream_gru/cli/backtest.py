@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stream_gru import settings
+from stream_gru.cli import outputs
 from stream_gru.cli.config import Assign, Bundle, Config, flags
 from stream_gru.errors import DataError
 
@@ -48,6 +49,7 @@ def backtest(
     from stream_gru.tools import backtest as tool
 
     loaded = settings.load(config, flags(assign, bundle))
+    outputs.folder(out)
     values = value.split(",")
     wanted = bundles.load(loaded.model.bundle).description.context.covariates
     columns = covariate.split(",") if covariate else wanted

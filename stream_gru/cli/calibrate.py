@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from stream_gru.cli import outputs
+
 
 def calibrate(
     bundle: Annotated[Path | None, typer.Argument(help="A bundle's folder; else the package's, which is left.")] = None,
@@ -23,6 +25,8 @@ def calibrate(
     The engine runs over made-up series in which all is well; the check makes up others. A bundle that has no thresholds
     of its own is served with a default table. To write them makes another bundle of it: state starts anew.
     """
+    if bundle is not None and not dry_run:
+        outputs.folder(bundle, "BUNDLE")
     from rich.console import Console
     from rich.table import Table
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from stream_gru.cli.config import Config, flags
+from stream_gru.cli import outputs
+from stream_gru.cli.config import Config, changes
 from stream_gru.cli.learning import Assign, Covariate, Files, Key, Time, Topic, Value, history, names
 
 
@@ -42,6 +43,8 @@ def compare(
     Every fit has the same data and the same number of steps or minutes; the end of each series is only tested on.
     Times are those of one CPU thread without what other processes take, unless --threads or --device say otherwise.
     """
+    if out is not None:
+        outputs.file(out)
     import torch
     from rich.console import Console
 
@@ -55,11 +58,11 @@ def compare(
     found = history(files, time, value, key, covariate, topic, config)
     if found is None:
         raise DataError("models are compared on history: name files with --time and --value, or use --topic")
-    changes = {**flags(assign), "plan.steps": None if minutes else steps or 300, "plan.minutes": minutes}
+    asked = {**changes(assign), "plan.steps": None if minutes else steps or 300, "plan.minutes": minutes}
     if covariate:
-        changes.setdefault("context.covariates", names(covariate))
+        asked.setdefault("context.covariates", names(covariate))
     plan = study.Study(seeds, (1.0,) if quick else study.SHARES, rounds, device=device)
-    models = study.recipes(model or study.DEFAULT, changes)
+    models = study.recipes(model or study.DEFAULT, asked)
     with Console(stderr=True).status("") as status:
         results = study.compare(models, found, plan, lambda text: status.update(f"{text} ..."))
     verdicts = claims.judge(results)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from stream_gru import settings, toml
+from stream_gru.errors import SettingsError
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file; else $STREAM_GRU_CONFIG, stream-gru.toml.")
@@ -24,18 +26,29 @@ Bundle = Annotated[Path | None, typer.Option("--bundle", help="A bundle's folder
 def flags(assignments: list[str] | None, bundle: Path | None = None) -> dict[str, Any]:
     """``--set NAME=VALUE`` options, and the bundle, as the flags that `settings.load` takes.
 
-    VALUE is TOML or else plain text.
+    VALUE is plain text, as in the environment, or a TOML list or string.
     """
-    parsed: dict[str, Any] = {}
-    for assignment in assignments or []:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE", param_hint="--set")
-        try:
-            parsed[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            parsed[name.strip()] = value
+    parsed = {
+        name: value if isinstance(value, str | list | dict) else text for name, text, value in _assigned(assignments)
+    }
     return parsed if bundle is None else parsed | {"model.bundle": bundle}
+
+
+def changes(assignments: list[str] | None) -> dict[str, Any]:
+    """``--set NAME=VALUE`` options of a recipe. VALUE is TOML or else plain text."""
+    return {name: value for name, _, value in _assigned(assignments)}
+
+
+def _assigned(assignments: list[str] | None) -> Iterator[tuple[str, str, Any]]:
+    """Name, value as written and value as TOML."""
+    for number, assignment in enumerate(assignments or [], 1):
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():  # not shown: it may be a secret
+            raise SettingsError(f"--set takes NAME=VALUE, as kafka.group_id=demo; number {number} of them is none")
+        try:
+            yield name.strip(), text, tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            yield name.strip(), text, text
 
 
 def show(
@@ -48,11 +61,20 @@ def show(
     typer.echo(json.dumps(tree, indent=2) if as_json else "\n".join(toml.lines(tree)))
 
 
-def check(config: Config = None, assign: Assign = None) -> None:
-    """Say what is wrong with the settings, or that nothing is. Exit code 2 if something is."""
-    from stream_gru import codecs, stores
-
+def check(
+    config: Config = None,
+    assign: Assign = None,
+    connect: Annotated[bool, typer.Option("--connect", help="Ask Kafka and the store, too.")] = False,
+) -> None:
+    """Say what is wrong with the settings, the bundle and the files that they name. Exit code 2 if something is."""
     loaded = settings.load(config, flags(assign))
-    codecs.load(loaded.input, ())  # fields that do not go together
-    stores.connect(loaded.state.url.get_secret_value(), buckets=loaded.state.buckets, timeout_s=1)  # no such store
-    typer.echo("the configuration is valid")
+    from stream_gru.tools import check as tool
+
+    problems = tool.problems(loaded)
+    if connect and not problems:
+        problems = tool.server_problems(loaded)
+    for problem in problems:
+        typer.secho(f"error: {problem}", fg="red", err=True)
+    if problems:
+        raise typer.Exit(2)
+    typer.echo("the configuration is valid" + (", and the servers are in order" if connect else ""))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from stream_gru.cli import outputs
 from stream_gru.evaluation.suites import Suite
 
 
@@ -31,6 +32,8 @@ def evaluate(
     One parameter set for everything, one pass in order of time; labels are only scored with. Nothing is downloaded:
     the README says where each data set comes from.
     """
+    if out is not None:
+        outputs.folder(out)
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 

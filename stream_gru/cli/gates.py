@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_gru import settings
+from stream_gru.cli import outputs
 from stream_gru.cli.backtest import Kind
 from stream_gru.cli.config import Assign, Bundle, Config, flags
 
@@ -49,6 +50,7 @@ def gates(
     from stream_gru.tools import gates as tool
 
     loaded, console = settings.load(config, flags(assign, bundle)), Console(stderr=True)
+    outputs.folder(out)
     if file is not None:
         if time is None or value is None:
             raise typer.BadParameter("--file needs --time and --value")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream_gru.cli.config import flags
+from stream_gru.cli.config import changes
 
 if TYPE_CHECKING:
     from stream_gru.training.data import History
@@ -62,10 +62,10 @@ def recipe(name: str | None, assignments: list[str] | None, covariate: str | Non
     """The recipe that the options name. `covariate` columns become inputs of the model, unless it names its own."""
     from stream_gru.training.recipe import load
 
-    changes: dict[str, Any] = flags(assignments)
-    loaded = load(name, changes)
+    asked: dict[str, Any] = changes(assignments)
+    loaded = load(name, asked)
     if covariate and not loaded.context.covariates:
-        loaded = load(name, {**changes, "context.covariates": names(covariate)})
+        loaded = load(name, {**asked, "context.covariates": names(covariate)})
     return loaded
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_gru import settings
+from stream_gru.cli import outputs
 from stream_gru.cli.config import Assign, Config, flags
 from stream_gru.cli.running import until_stopped
 
@@ -39,6 +40,8 @@ def simulate(
     from stream_gru.tools.simulate import simulate as run
 
     loaded = settings.load(config, flags(assign))
+    if labels is not None:
+        outputs.file(labels, "--labels")
     simulation = Simulation(rate, series, seed, duration, anomalies_per_hour, speedup)
     sent = 0
 

@@ -38,9 +38,7 @@ async def _delete(loaded: Settings, topics: list[str], partitions: list[int] | N
     from stream_gru.worker.cluster import Cluster
 
     cluster = await Cluster.connect(loaded.kafka)
-    store = stores.connect(
-        loaded.state.url.get_secret_value(), buckets=loaded.state.buckets, timeout_s=loaded.state.request_timeout_s
-    )
+    store = stores.from_settings(loaded.state)
     try:
         await store.open()
         found = await cluster.topics(topics)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream_gru.cli import learning, progress
+from stream_gru.cli import learning, outputs, progress
 from stream_gru.cli.config import Config
 from stream_gru.cli.learning import Assign, Covariate, Files, Key, RecipeName, Time, Topic, Value
 
@@ -58,6 +58,7 @@ def train(
     The network and the horizons are those of the bundle that it starts from, if any. OUT/training holds the logs and
     a checkpoint.
     """
+    outputs.folder(out)
     import numpy as np
     import torch
     from rich.console import Console
@@ -115,8 +116,7 @@ def train(
         command = [*sys.argv[1:], *([] if resume else ["--resume"])]
         console.print(f"interrupted; to go on: {shlex.join(['stream-gru', *command])}", soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
-    console.print(f"before: {fitted.before}", soft_wrap=True)
-    console.print(f"after:  {fitted.quality}", soft_wrap=True)
+    console.print(f"before: {fitted.before}\nafter:  {fitted.quality}", soft_wrap=True)
     origin = "synthetic" if history is None else "topic" if topic else "history"
     made = {"source": origin, "start": first.name if first else None, **_made(asked, fitted)}
     saved = bundle.save(out, description.model_copy(update={"training": made}), fitted.forecaster)

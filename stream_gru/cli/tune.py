@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stream_gru.cli import outputs
 from stream_gru.cli.config import Config
 from stream_gru.cli.learning import Assign, Covariate, Files, Key, RecipeName, Time, Topic, Value, history, recipe
 
@@ -69,6 +70,7 @@ def tune(
 
     Among many trials one is the best by luck too: judge the recipe that is found with `stream-gru validate`.
     """
+    outputs.folder(out)
     import torch
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Where the rows of a partition are kept. One file a store; `connect` finds it by the URL's scheme.
+"""Where the rows of a partition are kept. One file a store; `from_settings` finds it by the URL's scheme.
 
 The rules R1-R20 that a store and the worker keep together are written beside the state machine in `partition.py`.
 """
@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from pydantic import SecretStr, ValidationError
+
 from stream_gru.errors import SettingsError
+from stream_gru.settings import State, explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +124,20 @@ def schemes() -> dict[str, str]:
     return found
 
 
-def connect(url: str, *, buckets: int, timeout_s: float) -> Store:
-    """The store that `url` names, not yet opened."""
-    scheme = url.partition("://")[0]
+def from_settings(state: State) -> Store:
+    """The store that `state.url` names, not yet opened. Raises `SettingsError`."""
+    scheme = state.address.scheme
     known = schemes()
     if scheme not in known:
         raise SettingsError(f"state.url: no store for {scheme}://; there are {', '.join(sorted(known))}")
-    store: Store = importlib.import_module(f"{__name__}.{known[scheme]}").connect(url, buckets, timeout_s)
+    store: Store = importlib.import_module(f"{__name__}.{known[scheme]}").connect(state)
     return store
+
+
+def connect(url: str, *, buckets: int, timeout_s: float) -> Store:
+    """The store that `url` alone names, not yet opened. Raises `SettingsError`."""
+    try:
+        state = State(url=SecretStr(url), buckets=buckets, request_timeout_s=timeout_s)
+    except ValidationError as error:
+        raise explain(error, "state") from None
+    return from_settings(state)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stream_gru.errors import FencedError, StoreError
+from stream_gru.settings import State
 from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Write
 
 SCHEMES = ("memory",)
@@ -105,7 +106,7 @@ class MemoryStore:
         return kept
 
 
-def connect(url: str, buckets: int, timeout_s: float) -> MemoryStore:
+def connect(state: State) -> MemoryStore:
     """The store of that name in this process."""
-    name = url.partition("://")[2]
+    name = state.address.host
     return MemoryStore(_named[name] if name else {})

@@ -10,30 +10,34 @@ import hashlib
 import importlib.resources
 import re
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ConnectionError,  # noqa: A004 - Redis' own, and told apart from Python's below
+    NoPermissionError,
     NoScriptError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004
 )
 
+from stream_gru import tls
 from stream_gru.errors import FencedError, SettingsError, StoreError, StoreUnavailableError
-from stream_gru.settings import mask_url
+from stream_gru.settings import State
 from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Write
 
 SCHEMES = ("redis", "rediss")
+PORT = 6379
 SERIES_A_CALL = 1000
 SCAN_COUNT = 1000
 SCANS_AT_ONCE = 4  # buckets read side by side in a bulk restore
@@ -81,27 +85,37 @@ ASSIGN, WRITE, LOAD, SCAN, DELETE = (Script(name) for name in ("assign", "write"
 class RedisStore:
     """A `Store` in Redis 6.2 or later, or what speaks its protocol and runs its Lua scripts."""
 
-    def __init__(self, url: str, buckets: int, timeout_s: float) -> None:
-        self.name = mask_url(url)
-        self.buckets = buckets
-        try:
-            self._pool = ConnectionPool.from_url(
-                url,
-                protocol=2,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                retry=Retry(NoBackoff(), 0),  # R1: what is repeated is decided by the caller
-            )
-        except ValueError as error:
-            raise SettingsError(f"state.url: {self.name} is not a Redis URL: {error}") from None
+    def __init__(self, state: State) -> None:
+        self.name = state.shown_url
+        self.buckets = state.buckets
+        self._login_from = _login_from(state)
+        self._may_change = state.password_file is not None  # a refusal may pass: the password may be rotated
+        self._answered = False  # it took our calls once, so a refusal may pass, too
+        address = state.address
+        options: dict[str, Any] = {
+            "host": address.host or "localhost",
+            "port": address.port or PORT,
+            "db": address.database,
+            "protocol": 2,
+            "socket_timeout": state.request_timeout_s,
+            "socket_connect_timeout": state.request_timeout_s,
+            "retry": Retry(NoBackoff(), 0),  # R1: what is repeated is decided by the caller
+        }
+        if any(state.login()):
+            options["credential_provider"] = _Login(state)
+        if address.scheme == "rediss":
+            tls.context("state", state)  # what is wrong with the files is said now
+            options |= {"connection_class": _TlsConnection, "state": state}
+        self._pool = ConnectionPool(**options)
         self._client = Redis(connection_pool=self._pool)
 
     async def open(self) -> list[str]:
         try:
             memory, persistence, replication = [await self._info(s) for s in ("memory", "persistence", "replication")]
             await self._load_scripts()
-        except RedisError as error:
+        except (RedisError, OSError) as error:
             raise self._explain(error) from error
+        self._answered = True
         if replication.get("role") == "slave":  # R9
             raise StoreError(f"Redis at {self.name} is a replica, which may lag: give the address of its primary")
         policy = memory.get("maxmemory_policy")
@@ -282,11 +296,28 @@ class RedisStore:
             raise FencedError(f"{partition}: another worker has taken it, or Redis at {self.name} went back in time")
         return reply
 
+    def _refusal(self, error: Exception) -> str | None:
+        """Why it is not we that may call, or not it that we may trust; None: that is not the matter."""
+        if isinstance(error, AuthenticationError | AuthorizationError):
+            if self._login_from is None:
+                return "wants a password: set state.password_file, and state.username if there is one"
+            return f"refused the user or the password of {self._login_from}: {error}"
+        problem = tls.explain(error)
+        return problem and f"can't be reached over TLS: {problem}"
+
     def _explain(self, error: Exception) -> StoreError:
         """Redis' error as ours: repeatable if it passes by itself."""
         what = f"Redis at {self.name}"
-        if isinstance(error, AuthenticationError | AuthorizationError):
-            return StoreError(f"{what} refused the user or the password of state.url: {error}")
+        for cause in _chain(error):
+            if isinstance(cause, SettingsError):  # a file of a secret or a certificate that is away or in the making
+                return StoreUnavailableError(f"no connection to {what}: {cause}")
+        if refusal := self._refusal(error):
+            passing = self._answered or self._may_change
+            return (StoreUnavailableError if passing else StoreError)(f"{what} {refusal}")
+        if isinstance(error, NoPermissionError):
+            return StoreUnavailableError(
+                f"{what}: its user lacks a right: {error}. Grant it with ACL SETUSER; docs/security.md has the line"
+            )
         if isinstance(error, ConnectionError | TimeoutError | OSError):
             return StoreUnavailableError(f"{what} does not answer: {error}")
         said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
@@ -295,6 +326,50 @@ class RedisStore:
         return StoreError(f"{what} refused the call: {said}")
 
 
-def connect(url: str, buckets: int, timeout_s: float) -> RedisStore:
+class _Login(CredentialProvider):
+    """User and password for each new connection; a file is read again, so that a rotation needs no restart."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        try:
+            user, password = self._state.login()
+        except SettingsError as error:
+            raise ConnectionError(str(error)) from error
+        return (user, password or "") if user else (password or "",)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
+class _TlsConnection(SSLConnection):
+    """Checks the server as Kafka's are checked, and reads certificates again for each connection."""
+
+    def __init__(self, *, state: State, **options: Any) -> None:
+        super().__init__(**options)
+        self._state = state
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**Connection._connection_arguments(self), "ssl": tls.context("state", self._state)}
+
+
+def _login_from(state: State) -> str | None:
+    """Where the password is kept, in words; None: there is none."""
+    if state.password_file is not None:
+        return f"state.password_file, {state.password_file}"
+    if state.password is not None:
+        return "state.password"
+    return "state.url" if state.address.password is not None else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def connect(state: State) -> RedisStore:
     """A store that is not connected yet."""
-    return RedisStore(url, buckets, timeout_s)
+    return RedisStore(state)

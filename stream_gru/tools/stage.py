@@ -104,8 +104,7 @@ def _remove(settings: Settings) -> None:
 
 
 async def _forget(settings: Settings) -> None:
-    state = settings.state
-    store = stores.connect(state.url.get_secret_value(), buckets=state.buckets, timeout_s=state.request_timeout_s)
+    store = stores.from_settings(settings.state)
     try:
         await store.open()
         for partition in range(PARTITIONS):

@@ -50,11 +50,7 @@ class Worker:
     """Scores the partitions that the group gives it, until stopped. Any error ends `run` with that error."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.state.capacity < 2 * settings.worker.max_batch:
-            raise SettingsError(
-                f"state.capacity {settings.state.capacity} must be at least twice worker.max_batch "
-                f"{settings.worker.max_batch}: two batches of different series must fit"
-            )
+        settings.require_room()
         self._settings = settings
         self.metrics, self.health = Metrics(), Health()
         self.started = asyncio.Event()
@@ -90,8 +86,7 @@ class Worker:
     async def _live(self) -> None:
         """One session after the other until one was asked to end."""
         engine, turns = self._engine(), Turns()
-        state = self._settings.state
-        store = stores.connect(state.url.get_secret_value(), buckets=state.buckets, timeout_s=state.request_timeout_s)
+        store = stores.from_settings(self._settings.state)
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()

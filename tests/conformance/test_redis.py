@@ -173,7 +173,7 @@ async def answers(reply: Callable[[int], bytes]) -> tuple[asyncio.Server, str]:
         (b"-BUSY Redis is busy running a script.\r\n", True),
         (b"-NOREPLICAS Not enough good replicas to write.\r\n", True),
         (b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n", False),
-        (b"-NOPERM this user has no permissions to run the 'evalsha' command\r\n", False),
+        (b"-NOPERM this user has no permissions to run the 'evalsha' command\r\n", True),
     ],
 )
 async def test_a_refused_chunk_does_not_make_the_next_ones_fenced(

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from stream_gru.errors import BrokerError, SettingsError
 from stream_gru.kafka import aiokafka_options, bootstrap_addresses, broker_errors, kafka_python_options, ssl_context
@@ -78,8 +78,13 @@ def test_a_key_with_a_passphrase_is_refused_without_asking(certificate: tuple[Pa
     locked = tmp_path / "locked.pem"
     command = ["openssl", "rsa", "-aes256", "-passout", "pass:x1y2", "-in", str(key), "-out", str(locked)]
     subprocess.run(command, check=True, capture_output=True)
-    with pytest.raises(SettingsError, match="no passphrase"):
+    with pytest.raises(SettingsError, match=r"the key has a passphrase: set kafka\.ssl_key_password_file"):
         ssl_context(Kafka(ssl_certfile=cert, ssl_keyfile=locked))
+    with pytest.raises(SettingsError, match=r"kafka\.ssl_key_password does not open the key") as caught:
+        ssl_context(Kafka(ssl_certfile=cert, ssl_keyfile=locked, ssl_key_password=SecretStr("hunter2")))
+    assert "hunter2" not in str(caught.value)
+    (tmp_path / "passphrase").write_text("x1y2\n")
+    ssl_context(Kafka(ssl_certfile=cert, ssl_keyfile=locked, ssl_key_password_file=tmp_path / "passphrase"))
 
 
 def test_addresses() -> None:
@@ -89,8 +94,11 @@ def test_addresses() -> None:
         ("::1", 19092),
     ]
     for wrong in ("", "a:b", "a:1,,b:2", "::1:9092", "http://a:1"):
-        with pytest.raises(SettingsError, match="is not host:port"):
-            bootstrap_addresses(Kafka(bootstrap_servers=wrong))
+        with pytest.raises(ValidationError, match="is not host:port"):
+            Kafka(bootstrap_servers=wrong)
+        unchecked = Kafka().model_copy(update={"bootstrap_servers": wrong})
+        with pytest.raises(SettingsError, match=r"kafka\.bootstrap_servers: .* is not host:port"):
+            bootstrap_addresses(unchecked)
 
 
 def test_errors_of_both_libraries_become_ours() -> None:

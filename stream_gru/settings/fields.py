@@ -1,34 +1,58 @@
-"""One frozen, validated Settings tree: defaults, then a TOML file, then the environment, then flags.
-
-Environment variables are named ``STREAM_GRU_<SECTION>__<NAME>``, for example ``STREAM_GRU_KAFKA__BOOTSTRAP_SERVERS``.
-"""
+"""Every setting there is: its name, what it may be, and what must fit together."""
 
 from __future__ import annotations
 
-import json
-import os
-import tomllib
-from collections.abc import Mapping
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from stream_gru.errors import SettingsError
-
-CONFIG_FILE_VARIABLE = "STREAM_GRU_CONFIG"
-DEFAULT_CONFIG_FILE = Path("stream-gru.toml")
+from stream_gru.settings import secrets
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+Text = Annotated[str, Field(min_length=1)]
+
+DEFAULT_KAFKA_PORT = 9092
+_TLS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_key_password", "ssl_key_password_file")
+
+
+def _path(path: Path) -> Path:
+    if "\n" in str(path) or "-----BEGIN" in str(path):
+        raise ValueError("is what a file holds; give the path of the file")
+    return path
+
+
+File = Annotated[Path, AfterValidator(_path)]
+
+
+def addresses(servers: str) -> list[tuple[str, int]]:
+    """Host and port of each server in ``host:port,host:port``. Raises `ValueError` naming the first that is none."""
+    if "@" in servers:  # nothing of it is shown: it may hold a password
+        raise ValueError("takes host:port alone; user and password are kafka.sasl_username and kafka.sasl_password")
+    found = []
+    for server in map(str.strip, servers.split(",")):
+        match = re.fullmatch(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?", server)
+        if match is None or int(match["port"] or 1) not in range(1, 65_536):
+            hint = "; an IPv6 address stands in brackets, as [::1]:9092" if server.count(":") > 1 else ""
+            raise ValueError(f"{secrets.shown(server)} is not host:port{hint}")
+        found.append((match["host"].strip("[]"), int(match["port"] or DEFAULT_KAFKA_PORT)))
+    return found
 
 
 class Section(BaseModel):
     """A frozen part of the tree; an unknown name is an error, not ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Hidden: what pydantic would show of a wrong input may be a password.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+
+def _one_of(section: Section, *names: str) -> None:
+    if all(getattr(section, name) is not None for name in names):
+        raise ValueError(f"{' and '.join(names)} are both set; leave one of them out")
 
 
 class Kafka(Section):
@@ -45,27 +69,48 @@ class Kafka(Section):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
+    sasl_password_file: File | None = Field(None, description="holds the password; read again at each connection")
+    ssl_cafile: File | None = None
+    ssl_certfile: File | None = None
+    ssl_keyfile: File | None = None
+    ssl_key_password: SecretStr | None = Field(None, description="passphrase of ssl_keyfile")
+    ssl_key_password_file: File | None = None
     session_timeout_s: Seconds = 10.0
     rebalance_timeout_s: Seconds = Field(20.0, description="how long the group waits for a member to join again")
     request_timeout_s: Seconds = 30.0
     compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
     start: Literal["earliest", "latest"] = Field("earliest", description="where a group without any commit begins")
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, servers: str) -> str:
+        addresses(servers)
+        return servers
+
     @model_validator(mode="after")
     def _consistent(self) -> Kafka:
+        _one_of(self, "sasl_password", "sasl_password_file")
+        _one_of(self, "ssl_key_password", "ssl_key_password_file")
         if self.rebalance_timeout_s >= self.request_timeout_s:
             raise ValueError(
                 f"rebalance_timeout_s {self.rebalance_timeout_s:g} must be less than request_timeout_s "
                 f"{self.request_timeout_s:g}: joining the group is a request that may take that long"
             )
         if self.security_protocol.startswith("SASL"):
-            missing = [n for n in ("sasl_mechanism", "sasl_username", "sasl_password") if getattr(self, n) is None]
+            missing = [name for name in ("sasl_mechanism", "sasl_username") if getattr(self, name) is None]
+            if self.sasl_password is None and self.sasl_password_file is None:
+                missing.append("sasl_password or sasl_password_file")
             if missing:
                 raise ValueError(f"security_protocol {self.security_protocol} also needs {', '.join(missing)}")
         return self
+
+    def password(self) -> str | None:
+        """The password as it is now. Raises `SettingsError` when its file can't be read."""
+        return secrets.read("kafka.sasl_password", self.sasl_password, self.sasl_password_file)
+
+    def key_password(self) -> str | None:
+        """The passphrase of the key as it is now. Raises `SettingsError` when its file can't be read."""
+        return secrets.read("kafka.ssl_key_password", self.ssl_key_password, self.ssl_key_password_file)
 
 
 class Topics(Section):
@@ -92,17 +137,17 @@ class Topics(Section):
 class Input(Section):
     """Where in a record the series, the time and the values stand, and what is refused."""
 
-    codec: str = Field("json", description="a module of stream_gru.codecs")
-    series: tuple[str, ...] = Field(
+    codec: str = Field("json", min_length=1, description="a module of stream_gru.codecs")
+    series: tuple[Text, ...] = Field(
         (),
         description="payload fields that, joined by '/', name the series; none: the record key. a.b is b in object a",
     )
-    timestamp: str = "timestamp"
+    timestamp: Text = "timestamp"
     timestamp_format: Literal["s", "ms", "us", "ns", "iso"] = Field(
         "ms", description="epoch seconds (a fraction is allowed), ms, us, ns, or ISO 8601 text"
     )
-    values: tuple[str, ...] = Field(("value",), min_length=1, description="one field, or several = multivariate")
-    covariates: tuple[str, ...] = Field(
+    values: tuple[Text, ...] = Field(("value",), min_length=1, description="one field, or several = multivariate")
+    covariates: tuple[Text, ...] = Field(
         (), description="fields with the covariates of the model, in its order; one that is absent or null is unknown"
     )
     max_payload_bytes: int = Field(65_536, ge=64, le=64 << 20)
@@ -125,8 +170,16 @@ class State(Section):
     """Where the rows are kept and how often they are written."""
 
     url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// (with user:password@) or memory://"
+        SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// (TLS; with user:password@) or memory://"
     )
+    username: str | None = Field(None, description="of Redis' user; else as in the URL")
+    password: SecretStr | None = Field(None, description="else as in the URL")
+    password_file: File | None = Field(None, description="holds the password; read again at each connection")
+    ssl_cafile: File | None = Field(None, description="of rediss://, as ssl_certfile and ssl_keyfile; names as Kafka's")
+    ssl_certfile: File | None = None
+    ssl_keyfile: File | None = None
+    ssl_key_password: SecretStr | None = Field(None, description="passphrase of ssl_keyfile")
+    ssl_key_password_file: File | None = None
     checkpoint_interval_s: Seconds = 1.0
     chunk_rows: int = Field(1000, ge=1, le=1900, description="rows in one call to Redis")
     buckets: int = Field(16, ge=1, le=4096, description="hashes a partition is split into, for ever")
@@ -138,11 +191,52 @@ class State(Section):
     on_gap: Literal["continue", "refuse"] = Field("continue", description="rule R16: unread records are gone")
     request_timeout_s: Seconds = 10.0
 
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, url: SecretStr) -> SecretStr:
+        secrets.split_url(url.get_secret_value())
+        return url
+
+    @model_validator(mode="after")
+    def _consistent(self) -> State:
+        _one_of(self, "password", "password_file")
+        _one_of(self, "ssl_key_password", "ssl_key_password_file")
+        address = self.address
+        if address.password is not None and (self.password or self.password_file):
+            raise ValueError("url holds a password, and so does password or password_file; leave one of them out")
+        if address.username is not None and self.username:
+            raise ValueError("url names a user, and so does username; leave one of them out")
+        if (address.username or self.username) and not (address.password or self.password or self.password_file):
+            raise ValueError("there is a user but no password; url, password or password_file must give it")
+        if address.scheme == "redis" and (tls := [name for name in _TLS if getattr(self, name) is not None]):
+            raise ValueError(f"{', '.join(tls)} is set, but url is redis://, which has no TLS; write rediss://")
+        return self
+
+    @property
+    def address(self) -> secrets.Address:
+        """The parts of `url`."""
+        return secrets.split_url(self.url.get_secret_value())
+
+    @property
+    def shown_url(self) -> str:
+        """`url` as it may be shown."""
+        return secrets.mask_url(self.url.get_secret_value())
+
+    def login(self) -> tuple[str | None, str | None]:
+        """User and password as they are now. Raises `SettingsError` when the password's file can't be read."""
+        address = self.address
+        password = secrets.read("state.password", self.password, self.password_file)
+        return self.username or address.username, address.password if password is None else password
+
+    def key_password(self) -> str | None:
+        """The passphrase of the key as it is now. Raises `SettingsError` when its file can't be read."""
+        return secrets.read("state.ssl_key_password", self.ssl_key_password, self.ssl_key_password_file)
+
 
 class Model(Section):
     """Which weights, and where they run."""
 
-    bundle: Path | None = Field(None, description="a bundle's folder; none: the one that ships in the package")
+    bundle: File | None = Field(None, description="a bundle's folder; none: the one that ships in the package")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one step")
     horizons: tuple[int, ...] = Field(
@@ -179,7 +273,7 @@ class Gaps(Section):
 class Metrics(Section):
     """The HTTP server of /metrics, /health and /ready."""
 
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     port: Port = 9108
     gates: bool = Field(False, description="count the activations of the model's gates, as stream_gru_gate_activation")
 
@@ -203,12 +297,8 @@ class Alerts(Section):
     )
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """Everything that can be set, read once at the start and never changed."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="STREAM_GRU_", env_nested_delimiter="__", validate_default=True
-    )
 
     role: Literal["all", "scorer", "alerter"] = "all"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -223,124 +313,10 @@ class Settings(BaseSettings):
     worker: Worker = Worker()
     alerts: Alerts = Alerts()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over what `load` passes in from the file; flags are laid over it by `load`."""
-        return (env_settings, init_settings)
-
-
-def load(path: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Read the settings.
-
-    `path` is a TOML file; none means ``$STREAM_GRU_CONFIG``, else ``stream-gru.toml`` in this folder if there is one.
-    `flags` maps dotted names (``kafka.group_id``) to values and wins over everything; None values are left out.
-
-    Raises `SettingsError` with one line for each thing that is wrong, naming where it came from.
-    """
-    file = _find(path)
-    tree = _read(file) if file else {}
-    try:
-        from_file_and_environment = Settings(**tree)
-        raised = {name: value for name, value in (flags or {}).items() if value is not None}
-        if not raised:
-            return from_file_and_environment
-        merged = from_file_and_environment.model_dump(mode="python")
-        for name, value in raised.items():
-            section = merged
-            *parents, leaf = name.split(".")
-            for parent in parents:
-                section = section[parent]
-            section[leaf] = value
-        return Settings.model_validate(merged) if not _environment() else _without_environment(merged)
-    except ValidationError as error:
-        raise SettingsError(_explain(error, file)) from None
-
-
-def dump(settings: Settings) -> dict[str, Any]:
-    """The effective settings as plain values, secrets masked."""
-    tree: dict[str, Any] = settings.model_dump(mode="json")
-    tree["state"]["url"] = mask_url(settings.state.url.get_secret_value())
-    return tree
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The variables that give `settings`, secrets included, to another process."""
-    variables = {}
-    for section in type(settings).model_fields:
-        value = getattr(settings, section)
-        leaves = (
-            {"": value}
-            if not isinstance(value, Section)
-            else {f"__{n}": getattr(value, n) for n in type(value).model_fields}
-        )
-        for name, leaf in leaves.items():
-            plain = leaf.get_secret_value() if isinstance(leaf, SecretStr) else leaf
-            if plain is not None:
-                text = json.dumps(plain) if isinstance(plain, tuple) else str(plain)
-                variables[f"STREAM_GRU_{section}{name}".upper()] = text
-    return variables
-
-
-def mask_url(url: str) -> str:
-    """`url` with its password replaced by asterisks."""
-    scheme, separator, rest = url.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    user, _, _password = credentials.partition(":")
-    return f"{scheme}{separator}{user}:***@{host}" if at else url
-
-
-def _find(path: Path | None) -> Path | None:
-    if path is None and os.environ.get(CONFIG_FILE_VARIABLE):
-        path = Path(os.environ[CONFIG_FILE_VARIABLE])
-    if path is None:
-        return DEFAULT_CONFIG_FILE if DEFAULT_CONFIG_FILE.is_file() else None
-    if not path.is_file():
-        raise SettingsError(f"configuration file {path} does not exist")
-    return path
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not valid TOML: {error}") from None
-
-
-def _environment() -> list[str]:
-    return [n for n in os.environ if n.upper().startswith("STREAM_GRU_") and n.upper() != CONFIG_FILE_VARIABLE]
-
-
-def _without_environment(tree: dict[str, Any]) -> Settings:
-    """Validate a complete tree without letting the environment win over the flags in it."""
-
-    class Flagged(Settings):
-        @classmethod
-        def settings_customise_sources(cls, *args: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (sources["init_settings"] if "init_settings" in sources else args[1],)
-
-    return Flagged(**tree)
-
-
-def _explain(error: ValidationError, file: Path | None) -> str:
-    lines = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        variable = "STREAM_GRU_" + "__".join(str(part) for part in problem["loc"][:2]).upper()
-        source = f"environment variable {variable}" if variable in map(str.upper, os.environ) else "flag or file"
-        if file is not None and source != f"environment variable {variable}":
-            source = f"{file} or flag"
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "there is no such setting"
-        given = problem.get("input")
-        secret = "password" in name or "url" in name
-        shown = "" if secret or isinstance(given, Mapping | SecretStr | None) else f", got {given!r}"
-        lines.append(f"{name}: {message}{shown} ({source})")
-    return "the configuration is wrong:\n  " + "\n  ".join(lines)
+    def require_room(self) -> None:
+        """Raise `SettingsError` unless a worker's memory takes two batches of different series."""
+        if self.state.capacity < 2 * self.worker.max_batch:
+            raise SettingsError(
+                f"state.capacity {self.state.capacity} must be at least twice worker.max_batch "
+                f"{self.worker.max_batch}: two batches of different series must fit"
+            )
