@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
 from stream_gru import codecs, stores
 from stream_gru.engine import Engine
-from stream_gru.errors import BrokerError, BrokerRefusedError, StoreUnavailableError
+from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError, StoreUnavailableError
 from stream_gru.gates import Histograms
 from stream_gru.kafka import aiokafka_options, diagnose, explain
 from stream_gru.metrics import Health, Metrics, Server
