@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -13,6 +14,9 @@ import redis
 from stream_gru.settings import Kafka, Metrics, Settings, State, Topics
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import KafkaServer, RedisServer, kafka_server
+
+if TYPE_CHECKING:
+    from tests.secured import SecuredKafka, SecuredRedis
 
 PARTITIONS = 4
 INTEGRATION = Path(__file__).parent / "integration"
@@ -91,3 +95,22 @@ def make_settings(kafka: KafkaServer, redis_url: str) -> Callable[[int], Setting
 def settings(make_settings: Callable[[int], Settings]) -> Settings:
     """`make_settings` with a few partitions."""
     return make_settings(PARTITIONS)
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """Apache Kafka with users, certificates and ACLs, and the topics of the default settings in it."""
+    from tests.secured import secured_kafka
+
+    with secured_kafka(tmp_path_factory.mktemp("secured-kafka")) as server:
+        topics.create(Settings(kafka=server.kafka("PLAINTEXT")), PARTITIONS)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def secured_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredRedis]:
+    """A Redis with users and TLS."""
+    from tests.secured import secured_redis
+
+    with secured_redis(tmp_path_factory.mktemp("secured-redis")) as server:
+        yield server

@@ -40,8 +40,17 @@ def replay(
 
     loaded = settings.load(config, flags(assign))
     recording = record(loaded, files, time, value.split(","), key)
-    with Progress(console=Console(file=sys.stderr)) as progress:
-        task = progress.add_task(f"to {loaded.topics.readings[0]}", total=len(recording))
-        until_stopped(run(loaded, recording, speed, lambda sent: progress.update(task, completed=sent)))
-        sent = int(progress.tasks[task].completed)
+    progress = Progress(console=Console(file=sys.stderr))
+    task = progress.add_task(f"to {loaded.topics.readings[0]}", total=len(recording))
+
+    def show(sent: int) -> None:
+        progress.start()  # now that Kafka takes them; the first time only
+        progress.update(task, completed=sent)
+
+    try:
+        until_stopped(run(loaded, recording, speed, show))
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+    sent = int(progress.tasks[task].completed)
     typer.echo(f"{sent} of {len(recording)} readings of {len(recording.names)} series sent", err=True)

@@ -43,7 +43,7 @@ def simulate(
     if labels is not None:
         outputs.file(labels, "--labels")
     simulation = Simulation(rate, series, seed, duration, anomalies_per_hour, speedup)
-    sent = 0
+    sent: int | None = None
 
     def note(some: Sequence[Label]) -> None:
         if labels is not None and some:
@@ -52,10 +52,12 @@ def simulate(
 
     def count(so_far: int, _last: int) -> None:
         nonlocal sent
+        if sent is None:  # now that Kafka takes them
+            typer.echo(f"{series} sensors, {rate:g} readings/s to {loaded.topics.readings[0]}", err=True)
         sent = so_far
 
     begin = time.monotonic()
-    typer.echo(f"{series} sensors, {rate:g} readings/s to {loaded.topics.readings[0]}", err=True)
     until_stopped(run(loaded, simulation, note, count))
     passed = time.monotonic() - begin
+    sent = sent or 0
     typer.echo(f"{sent} readings in {passed:.1f} s, {sent / passed:.0f}/s", err=True)
