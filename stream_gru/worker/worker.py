@@ -86,6 +86,7 @@ class Worker:
     async def _live(self) -> None:
         """One session after the other until one was asked to end."""
         engine, turns = self._engine(), Turns()
+        turning = asyncio.create_task(self._turn())
         store = stores.from_settings(self._settings.state)
         try:
             while not self._stopping.is_set():
@@ -100,6 +101,7 @@ class Worker:
                 turns.end("session", time.monotonic() - began > _SETTLED_S)
                 await self._pause(turns.wait_s("session"))
         finally:
+            turning.cancel()
             await put_away(store.close())
 
     async def _explain(self, error: BaseException) -> None:
@@ -119,7 +121,6 @@ class Worker:
 
     async def _pause(self, seconds: float) -> None:
         """Wait for the next attempt, or until it is time to stop."""
-        self._watchdog.turn()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), max(seconds, RETRY_S))
 
@@ -129,7 +130,6 @@ class Worker:
         pulse, kafka = Pulse(settings.kafka), settings.kafka
         closing: list[Callable[[], Awaitable[None]]] = []
         parts = None
-        turning = asyncio.create_task(self._turn())
         try:
             for warning in await store.open():
                 log.warning("%s", warning)
@@ -166,7 +166,6 @@ class Worker:
             )
             await self._score(parts, publisher, pulse)
         finally:
-            turning.cancel()
             self.control = self._parts = None
             if parts is not None:
                 for live in list(parts.live.values()):
@@ -174,9 +173,10 @@ class Worker:
             await put_away(*(close() for close in closing))
 
     async def _turn(self) -> None:
-        """Connecting may take long without being stuck; the source makes the turns once there is one."""
-        while self._parts is None:
-            self._watchdog.turn()
+        """Connecting may take long without being stuck; the source makes the turns while there is one."""
+        while True:
+            if self._parts is None:
+                self._watchdog.turn()
             await asyncio.sleep(1.0)
 
     async def _score(self, parts: Parts, publisher: Publisher, pulse: Pulse) -> None:
@@ -258,7 +258,9 @@ class Worker:
     def _refresh(self) -> None:
         """The gauges as they are at a scrape; on the server's thread, so that they move while everything waits."""
         parts = self._parts
+        self.metrics.lag.clear()  # also of what is no longer ours
         if parts is None:
+            self.metrics.partitions.set(0)
             return
         engine, lives, now = parts.engine, list(parts.live.values()), time.monotonic()
         self.metrics.partitions.set(len(lives))
@@ -268,7 +270,6 @@ class Worker:
         self.metrics.checkpoint_age.set(now - min((live.checkpointed for live in lives), default=now))
         if self._gates:
             self.metrics.gates.show(self._gates.read())
-        self.metrics.lag.clear()  # also of what is no longer ours
         for live in lives:
             if (end := parts.consumer.highwater(live.tp)) is not None:
                 lag = max(0, end - live.state.position)
