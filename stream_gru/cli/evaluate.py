@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stream_gru.cli import outputs
-from stream_gru.evaluation.suites import Suite
+from stream_gru.evaluation.suite import Suite
 
 
 def evaluate(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,9 @@ from stream_gru.evaluation import detection, forecasting, origins, ranking, read
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.judges import BASELINES
 from stream_gru.evaluation.streaming import Tell
+from stream_gru.evaluation.suite import Suite
 from stream_gru.evaluation.tables import Table
 from stream_gru.models import bundle as bundles
-
-
-class Suite(StrEnum):
-    """The benchmarks."""
-
-    nab = "nab"
-    skab = "skab"
-    smd = "smd"
-    asd = "asd"
-    smap_msl = "smap_msl"
-    mscloud = "mscloud"
-    ett = "ett"
-    m4 = "m4"
-    one_step = "one-step"
-
 
 _FORECASTING = {
     Suite.ett: origins.ett_tables,

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from stream_gru.cli import app
 from stream_gru.errors import DataError
 from stream_gru.evaluation import output
-from stream_gru.evaluation.suites import Suite
+from stream_gru.evaluation.suite import Suite
 from stream_gru.evaluation.tables import Table
 from tests import evaluation_data
 

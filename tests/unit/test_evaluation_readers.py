@@ -10,7 +10,8 @@ import pytest
 from stream_gru.errors import DataError
 from stream_gru.evaluation import readers
 from stream_gru.evaluation.cases import Case
-from stream_gru.evaluation.suites import Suite, cases
+from stream_gru.evaluation.suite import Suite
+from stream_gru.evaluation.suites import cases
 from tests import evaluation_data
 from tests.evaluation_data import ROWS, daily
 
