@@ -70,31 +70,52 @@ def _readable(setting: str, file: Path | None) -> None:
         raise CredentialsError(f"{setting}: {file} can't be read: {error.strerror}") from None
 
 
-_VERIFY = {  # OpenSSL's codes
-    9: "is not valid yet; is the clock right?",
-    10: "has expired",
-    18: "is signed by itself and not among those of ssl_cafile",
-    19: "comes from an authority that is not among those of ssl_cafile",
-    20: "comes from an authority that is not among those of ssl_cafile",
-    21: "comes from an authority that is not among those of ssl_cafile",
-    62: "is for another name than the one that we connect to",
-    64: "is for another address than the one that we connect to",
-}
+# OpenSSL's numbers for what is wrong with the other side's certificate (X509_V_ERR_*).
+_NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
+_UNKNOWN_CA = {2, 7, 18, 19, 20, 21, 27}  # 7: a CA of the same name with another key
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, section: str, files: Certificates) -> str | None:
     """What is wrong with TLS, if the chain of `error` says that anything is; it may follow the server's name."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):
-            why = _VERIFY.get(seen.verify_code, f"can't be trusted ({seen.verify_message})")
-            return f"its certificate {why}"
+            return f"its certificate {_untrusted(seen, section, files)}"
         if isinstance(seen, ssl.SSLError):
-            reason = (seen.reason or "").upper()
-            if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason or "HTTP_REQUEST" in reason:
-                return "it does not speak TLS at that port"
-            if "ALERT" in reason or "CERTIFICATE" in reason:
-                said = reason.replace("TLSV1_", "").replace("TLSV13_", "").replace("SSLV3_", "").replace("_", " ")
-                return f"it refused our certificate, or wants one ({said.lower()})"
+            return _refused(seen, section, files)
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _untrusted(error: ssl.SSLCertVerificationError, section: str, files: Certificates) -> str:
+    if error.verify_code == _EXPIRED:
+        return "has expired; it needs a new one (or this machine's clock is wrong)"
+    if error.verify_code == _NOT_YET_VALID:
+        return "is not valid yet; is this machine's clock right?"
+    if error.verify_code in (_WRONG_NAME, _WRONG_ADDRESS):
+        return (
+            f"is for another name ({error.verify_message.rstrip('.')}); connect by a name that stands in it, or give "
+            "the server one for this name"
+        )
+    if error.verify_code in _UNKNOWN_CA:
+        trusted = f"{section}.ssl_cafile {files.ssl_cafile}" if files.ssl_cafile else "this machine's list of CAs"
+        return f"is signed by a CA that is not in {trusted}; set {section}.ssl_cafile to the CA of the server"
+    return f"can't be trusted: {error.verify_message}"
+
+
+def _refused(error: ssl.SSLError, section: str, files: Certificates) -> str | None:
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return None  # it ended the connection without a word
+    reason = (error.reason or str(error)).upper()
+    if "ALERT" not in reason:
+        return f"it speaks no TLS at that port ({reason.lower().replace('_', ' ')})"
+    said = reason.split("ALERT_")[-1].replace("_", " ").lower()
+    if files.ssl_certfile is None:
+        return (
+            f"it refuses the TLS connection ({said}) and asks for a client certificate; set {section}.ssl_certfile and "
+            f"{section}.ssl_keyfile, or give a port that asks for none"
+        )
+    return (
+        f"it refuses our certificate ({said}); is {section}.ssl_certfile {files.ssl_certfile} signed by a CA that the "
+        "server trusts, and is it valid today?"
+    )

@@ -128,7 +128,7 @@ class SecuredRedis(RedisServer):
         super().__init__(directory)
         self.tls_port = free_port()
         self.authority = Authority(directory)
-        self._certificate = self.authority.issue("redis", "localhost", HOST)
+        self._certificate = self.authority.issue("redis", HOST)
 
     def state(self, user: str = "scorer", **other: Any) -> State:
         """Settings of `user`."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from stream_gru import tls
 from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
 from stream_gru.settings import Kafka
 
@@ -55,10 +55,6 @@ _UNSUPPORTED_MECHANISM, _ILLEGAL_SASL_STATE, _AUTHENTICATION_FAILED = 33, 34, 58
 # What the libraries say when no connection came about, or one was lost; neither keeps the reason.
 _UNCONNECTED = {"KafkaConnectionError", "NodeNotReadyError", "NoBrokersAvailable", "StaleMetadata"}
 
-# OpenSSL's numbers for what is wrong with the other side's certificate (X509_V_ERR_*).
-_NOT_YET_VALID, _EXPIRED, _WRONG_NAME, _WRONG_ADDRESS = 9, 10, 62, 64
-_UNKNOWN_CA = {2, 7, 18, 19, 20, 21, 27}  # 7: a CA of the same name with another key
-
 
 def user(kafka: Kafka) -> str:
     """Whom Kafka takes us for."""
@@ -76,8 +72,8 @@ def explain(error: BaseException, kafka: Kafka, where: str | None = None) -> Bro
     if isinstance(error, SettingsError):  # a file of certificates or of a password that can't be read
         return BrokerRefusedError(str(error))
     at = where or kafka.bootstrap_servers
-    if (tls := _of_type(error, ssl.SSLError)) is not None:
-        return tls_cause(tls, kafka, at)
+    if problem := tls.explain(error, "kafka", kafka):
+        return BrokerRefusedError(f"Kafka at {at}: {problem}")
     if isinstance(error, OSError | EOFError):
         return BrokerError(_network(error, at))
     code = getattr(error, "errno", None)
@@ -90,30 +86,6 @@ def explain(error: BaseException, kafka: Kafka, where: str | None = None) -> Bro
     if type(error).__name__ in _UNCONNECTED:
         return BrokerError(f"no connection to Kafka at {at}; is it running, and does it let us in?")
     return BrokerError(f"Kafka at {at}: {_text(error)}")
-
-
-def tls_cause(error: ssl.SSLError, kafka: Kafka, at: str) -> BrokerError:
-    """A TLS connection to `at` that could not be made."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return BrokerRefusedError(f"the certificate of Kafka at {at} {_certificate(error, kafka)}")
-    reason = error.reason or str(error)
-    if "ALERT" in reason:  # what the broker says of us
-        said = reason.split("ALERT_")[-1].replace("_", " ").lower()
-        if kafka.ssl_certfile is None:
-            return BrokerRefusedError(
-                f"Kafka at {at} refuses the TLS connection ({said}): it asks for a client certificate; set "
-                "kafka.ssl_certfile and kafka.ssl_keyfile, or give a port that asks for none"
-            )
-        return BrokerRefusedError(
-            f"Kafka at {at} refuses our certificate ({said}): is kafka.ssl_certfile {kafka.ssl_certfile} signed by a "
-            "CA that the broker trusts, and is it valid today?"
-        )
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return BrokerError(f"Kafka at {at} ends the TLS connection without a word ({_text(error)})")
-    return BrokerRefusedError(
-        f"what answers at {at} speaks no TLS ({reason.lower().replace('_', ' ')}), but kafka.security_protocol is "
-        f"{kafka.security_protocol}; is it the port of another protocol?"
-    )
 
 
 def joined(errors: Iterable[BrokerError]) -> BrokerError:
@@ -155,23 +127,6 @@ def _credentials(error: BaseException, code: int | None, kafka: Kafka) -> str | 
     return None
 
 
-def _certificate(error: ssl.SSLCertVerificationError, kafka: Kafka) -> str:
-    code = error.verify_code
-    if code == _EXPIRED:
-        return "has expired; the broker needs a new one (or this machine's clock is wrong)"
-    if code == _NOT_YET_VALID:
-        return "is not valid yet; is this machine's clock right?"
-    if code in (_WRONG_NAME, _WRONG_ADDRESS):
-        return (
-            f"is for another name ({error.verify_message.rstrip('.')}); use the name that it has in "
-            "kafka.bootstrap_servers and advertised.listeners, or give the broker one for this name"
-        )
-    if code in _UNKNOWN_CA:
-        trusted = f"kafka.ssl_cafile {kafka.ssl_cafile}" if kafka.ssl_cafile else "this machine's list of CAs"
-        return f"is signed by a CA that is not in {trusted}; set kafka.ssl_cafile to the CA of the broker"
-    return f"can't be trusted: {error.verify_message}"
-
-
 def _network(error: BaseException, at: str) -> str:
     if isinstance(error, socket.gaierror):
         return f"no Kafka at {at}: there is no host of this name ({error.strerror}); mend kafka.bootstrap_servers"
@@ -182,15 +137,6 @@ def _network(error: BaseException, at: str) -> str:
     if isinstance(error, ConnectionError | EOFError):
         return f"Kafka at {at} closed the connection without an answer ({_text(error)})"
     return f"no Kafka at {at}: {_text(error)}; is kafka.bootstrap_servers right?"
-
-
-def _of_type(error: BaseException | None, kind: type[ssl.SSLError]) -> ssl.SSLError | None:
-    """The first error of `kind` among `error` and what caused it."""
-    while error is not None:
-        if isinstance(error, kind):
-            return error
-        error = error.__cause__
-    return None
 
 
 def _what(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
-from stream_gru.kafka.causes import explain, joined, tls_cause
+from stream_gru.kafka.causes import explain, joined
 from stream_gru.kafka.options import CLIENT_ID, aiokafka_options, bootstrap_addresses
 from stream_gru.settings import Kafka
 
@@ -119,7 +119,7 @@ class _Probe:
         try:
             await writer.start_tls(self._options["ssl_context"], server_hostname=self._host)
         except ssl.SSLError as error:
-            raise tls_cause(error, self._kafka, self._at) from None
+            raise explain(error, self._kafka, self._at) from None
         except (ConnectionError, EOFError):
             raise BrokerError(  # a broker on its way down does it too
                 f"Kafka at {self._at} closes the connection when TLS begins: does the port take no TLS? "
@@ -132,7 +132,7 @@ class _Probe:
         try:
             start = await reader.readexactly(8)
         except ssl.SSLError as error:
-            raise tls_cause(error, self._kafka, self._at) from None
+            raise explain(error, self._kafka, self._at) from None
         except asyncio.IncompleteReadError as error:
             start = error.partial
         except ConnectionError:

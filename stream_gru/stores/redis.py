@@ -6,6 +6,7 @@ a third of what the client's own packing does, and keeps the client's retries ou
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.resources
 import re
@@ -38,6 +39,7 @@ from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Write
 
 SCHEMES = ("redis", "rediss")
 PORT = 6379
+CONNECT_S = 5.0  # TLS included
 SERIES_A_CALL = 1000
 SCAN_COUNT = 1000
 SCANS_AT_ONCE = 4  # buckets read side by side in a bulk restore
@@ -48,6 +50,10 @@ AHEAD = 4  # calls sent before the first of them is answered
 PASSING = re.compile(
     r"(^|: -)(OOM|MISCONF|LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|NOSCRIPT)\b"
 )
+
+# Redis before 7.2 does not call it NOPERM when a command inside a script is refused.
+_DENIED = re.compile(r"can't (run this command or subcommand|access at least one of the keys)")
+_CLOSED = re.compile(r"reset by peer|closed by server")
 
 Item = TypeVar("Item")
 
@@ -80,6 +86,7 @@ class Script:
 
 
 ASSIGN, WRITE, LOAD, SCAN, DELETE = (Script(name) for name in ("assign", "write", "load", "scan", "delete"))
+SCRIPTS = (ASSIGN, WRITE, LOAD, SCAN, DELETE)
 
 
 class RedisStore:
@@ -87,6 +94,7 @@ class RedisStore:
 
     def __init__(self, state: State) -> None:
         self.name = state.shown_url
+        self._state = state
         self.buckets = state.buckets
         self._login_from = _login_from(state)
         self._may_change = state.password_file is not None  # a refusal may pass: the password may be rotated
@@ -98,7 +106,7 @@ class RedisStore:
             "db": address.database,
             "protocol": 2,
             "socket_timeout": state.request_timeout_s,
-            "socket_connect_timeout": state.request_timeout_s,
+            "socket_connect_timeout": min(CONNECT_S, state.request_timeout_s),
             "retry": Retry(NoBackoff(), 0),  # R1: what is repeated is decided by the caller
         }
         if any(state.login()):
@@ -211,6 +219,7 @@ class RedisStore:
     async def close(self) -> None:
         await self._client.aclose()
         await self._pool.disconnect()
+        await asyncio.sleep(0)  # the turn in which the sockets of connections that failed are closed
 
     # -- the inside
 
@@ -288,7 +297,7 @@ class RedisStore:
         return found
 
     async def _load_scripts(self) -> None:
-        for script in (ASSIGN, WRITE, LOAD, SCAN, DELETE):
+        for script in SCRIPTS:
             await self._client.script_load(script.text)
 
     def _unfenced(self, partition: PartitionId, reply: Any) -> Any:
@@ -302,7 +311,7 @@ class RedisStore:
             if self._login_from is None:
                 return "wants a password: set state.password_file, and state.username if there is one"
             return f"refused the user or the password of {self._login_from}: {error}"
-        problem = tls.explain(error)
+        problem = tls.explain(error, "state", self._state)
         return problem and f"can't be reached over TLS: {problem}"
 
     def _explain(self, error: Exception) -> StoreError:
@@ -314,13 +323,20 @@ class RedisStore:
         if refusal := self._refusal(error):
             passing = self._answered or self._may_change
             return (StoreUnavailableError if passing else StoreError)(f"{what} {refusal}")
-        if isinstance(error, NoPermissionError):
+        said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
+        if isinstance(error, NoPermissionError) or _DENIED.search(said):
             return StoreUnavailableError(
-                f"{what}: its user lacks a right: {error}. Grant it with ACL SETUSER; docs/security.md has the line"
+                f"{what}: its user lacks a right: {said}{_denied_command(said)}. Grant it with ACL SETUSER; "
+                "docs/security.md has the line"
             )
         if isinstance(error, ConnectionError | TimeoutError | OSError):
-            return StoreUnavailableError(f"{what} does not answer: {error}")
-        said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
+            encrypted = self._state.address.scheme == "rediss"
+            hint = ""
+            if not encrypted and _CLOSED.search(said):
+                hint = "; if it is a port for TLS, write rediss:// in state.url"
+            elif encrypted and isinstance(error, TimeoutError):
+                hint = "; if it is a port without TLS, write redis:// in state.url"
+            return StoreUnavailableError(f"{what} does not answer: {error}{hint}")
         if PASSING.search(said):
             return StoreUnavailableError(f"{what} can't take the call now: {said}")
         return StoreError(f"{what} refused the call: {said}")
@@ -361,6 +377,19 @@ def _login_from(state: State) -> str | None:
     if state.password is not None:
         return "state.password"
     return "state.url" if state.address.password is not None else None
+
+
+def _denied_command(said: str) -> str:
+    """Which command of our scripts it was: Redis before 7.2 tells only the line."""
+    sha, line = re.search(r"\b[0-9a-f]{40}\b", said), re.search(r"@?user_script:(\d+)", said)
+    if sha is None or line is None:
+        return ""
+    for script in SCRIPTS:
+        if script.sha.decode() == sha[0]:
+            lines = script.text.decode().splitlines()[: int(line[1])]
+            called = re.findall(r"redis\.call\('(\w+)'", "\n".join(lines))
+            return f" ({called[-1].lower()})" if called else ""
+    return ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

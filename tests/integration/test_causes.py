@@ -84,8 +84,8 @@ MISTAKES = {
     "no CA": Mistake(("this machine's list of CAs", "set kafka.ssl_cafile"), _with(ssl_cafile=None)),
     "empty CA": Mistake(("kafka.ssl_cafile", "no PEM certificate"), _empty_file),
     "no such CA": Mistake(("kafka.ssl_cafile: there is no file /nowhere",), _with(ssl_cafile="/nowhere")),
-    "expired": Mistake(("the certificate of Kafka at", "has expired", "needs a new one"), _with(listener="EXPIRED")),
-    "wrong name": Mistake(("is for another name", "'127.0.0.1'", "advertised.listeners"), _with(listener="NAMED")),
+    "expired": Mistake(("its certificate has expired", "needs a new one"), _with(listener="EXPIRED")),
+    "wrong name": Mistake(("is for another name", "'127.0.0.1'", "connect by a name"), _with(listener="NAMED")),
     "no client certificate": Mistake(
         ("asks for a client certificate", "kafka.ssl_certfile"), _with(listener="MTLS", ssl_certfile=None)
     ),

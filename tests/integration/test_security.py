@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_client
@@ -164,7 +165,7 @@ def test_a_worker_waits_for_the_right_that_it_lacks_and_names_it(start: Start, s
     ],
 )
 def test_a_worker_that_is_refused_at_its_start_ends_with_the_cause(
-    mistake: dict[str, object], words: str, secured: SecuredKafka, secured_store: SecuredRedis, tmp_path: Path
+    mistake: dict[str, Any], words: str, secured: SecuredKafka, secured_store: SecuredRedis, tmp_path: Path
 ) -> None:
     secured_store.allow(*page("redis-acl", "scorer"))
     settings = _settings(secured.kafka(**mistake), "scorer").model_copy(update={"state": secured_store.state()})
@@ -224,6 +225,8 @@ async def test_redis_names_each_command_that_its_user_may_not_run(secured_store:
         with pytest.raises(StoreError, match=r"stream_gru:\{g:t-0\}|docs/security\.md"):
             await everything()
         secured_store.allow(line)
-        with pytest.raises(redis_client.exceptions.ResponseError, match="NOPERM"):
-            with redis_client.Redis(host=HOST, port=secured_store.port, username="scorer", password=PASSWORD) as nosy:
-                nosy.get("stream_gru:x")
+        with (
+            pytest.raises(redis_client.exceptions.ResponseError, match="get"),
+            redis_client.Redis(host=HOST, port=secured_store.port, username="scorer", password=PASSWORD) as nosy,
+        ):
+            nosy.get("stream_gru:x")
