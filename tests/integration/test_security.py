@@ -21,7 +21,7 @@ from stream_gru import commands
 from stream_gru.agents import changelog_topic
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Kafka, Metrics, Settings, environment
-from stream_gru.tools import tail, topics
+from stream_gru.tools import tail
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import Child, wait_until
 from tests.alert_records import payload
@@ -83,15 +83,14 @@ def _is_ready(child: Child) -> Callable[[], bool]:
     return lambda: bool(_ready(child).get("ready"))
 
 
-async def _produce(kafka: Kafka, topic: str, *values: bytes) -> None:
+async def _produce(kafka: Kafka, topic: str, value: bytes, series: str = "pump") -> None:
     async with AIOKafkaProducer(**aiokafka_options(kafka), enable_idempotence=True) as producer:
-        for value in values:
-            await producer.send_and_wait(topic, value, b"pump", 0)
+        await producer.send_and_wait(topic, value, series.encode(), 0)
 
 
-async def _one(settings: Settings, kind: tail.Kind) -> dict[str, object]:
-    """The first record of `kind`, as a user who may read it."""
-    reading = tail.read(settings, kind, from_beginning=True)
+async def _one(settings: Settings, kind: tail.Kind, series: str = "pump") -> dict[str, object]:
+    """The first record of `kind` about `series`, as a user who may read it."""
+    reading = tail.read(settings, kind, series=series, from_beginning=True)
     try:
         async for payloads in reading:
             return payloads[0]
@@ -132,15 +131,14 @@ async def test_an_alerter_with_a_client_certificate(start: Start, secured: Secur
 
 
 async def test_both_in_one_process(start: Start, secured: SecuredKafka) -> None:
-    topics.delete(Settings(kafka=secured.kafka("PLAINTEXT")), [changelog_topic(Settings())])
-    topics.create(Settings(kafka=secured.kafka("PLAINTEXT")), 2)
+    secured.remove(changelog_topic(Settings()))  # so that it has to be created
     secured.allow(page("acl", "worker"))
     child = start("all", "worker")
     wait_until(_is_ready(child), "the worker", START_S, child)
     reading = json.dumps({"timestamp": int(time.time() * 1000), "value": 1.0}).encode()
     everything = secured.kafka("PLAINTEXT")
-    await _produce(everything, "readings", reading)
-    assert (await _one(_settings(everything), "forecasts"))["series"] == "pump"
+    await _produce(everything, "readings", reading, "both")
+    assert (await _one(_settings(everything), "forecasts", "both"))["series"] == "both"
     assert "may not" not in child.log.read_text()
 
 
