@@ -107,7 +107,7 @@ def test_the_largest_one_fits_into_a_record_of_a_megabyte() -> None:
 
 @pytest.mark.parametrize("whole", [b"\xff" * 5000, "é€😀".encode() * 500])
 def test_a_dead_letter_gets_shorter_until_it_keeps_nothing_of_the_original(whole: bytes) -> None:
-    key, value = dead_letters.encode(Reason.INVALID_JSON, "readings", 0, 1, 2, whole, whole, detail="why")
+    _, value = dead_letters.encode(Reason.INVALID_JSON, "readings", 0, 1, 2, whole, whole, detail="why")
     first = dead_letters.decode(value)
     lengths = [len(value)]
     while (shorter := dead_letters.shorten(value)) is not None:
