@@ -11,6 +11,10 @@ class SettingsError(StreamGruError):
     """The configuration is wrong."""
 
 
+class CredentialsError(SettingsError):
+    """A file with a password, a key or a certificate can't be used now. Once it was, it may be about to be replaced."""
+
+
 class BundleError(StreamGruError):
     """A model bundle is missing, damaged or made for another version."""
 

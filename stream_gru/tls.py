@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
-from stream_gru.errors import SettingsError
+from stream_gru.errors import CredentialsError
 
 
 class Certificates(Protocol):
@@ -27,16 +27,16 @@ class Certificates(Protocol):
 def context(section: str, files: Certificates) -> ssl.SSLContext:
     """A context that checks the server's name and certificate, with our own certificate if there is one.
 
-    Files are read anew at each call. Raises `SettingsError` that names the setting, as ``kafka.ssl_cafile``.
+    Files are read anew at each call. Raises `CredentialsError` that names the setting, as ``kafka.ssl_cafile``.
     """
     for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         _readable(f"{section}.{name}", getattr(files, name))
     if files.ssl_keyfile is not None and files.ssl_certfile is None:
-        raise SettingsError(f"{section}.ssl_keyfile is set but {section}.ssl_certfile is not; set both or neither")
+        raise CredentialsError(f"{section}.ssl_keyfile is set but {section}.ssl_certfile is not; set both or neither")
     try:
         made = ssl.create_default_context(cafile=files.ssl_cafile)
     except ssl.SSLError as error:
-        raise SettingsError(
+        raise CredentialsError(
             f"{section}.ssl_cafile: {files.ssl_cafile} holds no PEM certificate ({error.reason or error})"
         ) from None
     if files.ssl_certfile is not None:
@@ -56,18 +56,18 @@ def _own(made: ssl.SSLContext, section: str, files: Certificates, certificate: P
             setting = f"{section}.ssl_key_password"
             why = f"{setting} does not open the key" if passphrase else f"the key has a passphrase: set {setting}_file"
         reason = getattr(error, "reason", None) or error
-        raise SettingsError(f"{section}.ssl_certfile: {pair} can't be used ({reason}); {why}") from None
+        raise CredentialsError(f"{section}.ssl_certfile: {pair} can't be used ({reason}); {why}") from None
 
 
 def _readable(setting: str, file: Path | None) -> None:
     if file is None:
         return
     if not file.exists():
-        raise SettingsError(f"{setting}: there is no file {file}")
+        raise CredentialsError(f"{setting}: there is no file {file}")
     try:
         file.open("rb").close()
     except OSError as error:
-        raise SettingsError(f"{setting}: {file} can't be read: {error.strerror}") from None
+        raise CredentialsError(f"{setting}: {file} can't be read: {error.strerror}") from None
 
 
 _VERIFY = {  # OpenSSL's codes

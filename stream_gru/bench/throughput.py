@@ -18,12 +18,11 @@ from uuid import uuid4
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from pydantic import SecretStr
 
 from stream_gru.batch import Readings
 from stream_gru.errors import StreamGruError
 from stream_gru.kafka import aiokafka_options
-from stream_gru.settings import Kafka, Metrics, Model, Settings, State, Topics, environment
+from stream_gru.settings import Settings, Topics, changed, environment
 from stream_gru.tools import embedded, topics
 from stream_gru.tools.feed import Feed
 from stream_gru.tools.processes import Child, wait_until
@@ -103,15 +102,17 @@ def run(plan: Plan, kafka: str | None, redis: str | None, say: Say) -> dict[str,
 
 def _settings(brokers: str, url: str, bundle: Path | None) -> Settings:
     unique = uuid4().hex[:6]
-    names = {name: f"bench-{unique}-{name}" for name in Topics.model_fields if name != "readings"}
-    return Settings(
-        role="scorer",
-        kafka=Kafka(bootstrap_servers=brokers, group_id=f"bench-{unique}"),
-        topics=Topics(readings=(f"bench-{unique}-readings",), **names),
-        state=State(url=SecretStr(url)),
-        metrics=Metrics(port=embedded.free_port()),
-        model=Model(bundle=bundle),
-    )
+    names = {f"topics.{name}": f"bench-{unique}-{name}" for name in Topics.model_fields}
+    changes = {
+        "role": "scorer",
+        "kafka.bootstrap_servers": brokers,
+        "kafka.group_id": f"bench-{unique}",
+        **names,
+        "state.url": url,
+        "metrics.port": embedded.free_port(),
+        "model.bundle": bundle,
+    }
+    return changed(Settings(), changes)
 
 
 @contextmanager
@@ -180,9 +181,9 @@ def _yardstick(folder: Path, kind: str, settings: Settings, events: int) -> floa
     command = [sys.executable, "-m", "stream_gru.bench.yardsticks", kind, settings.kafka.bootstrap_servers]
     command += [settings.topics.readings[0], f"{settings.kafka.group_id}-{kind}", str(events)]
     if kind == "obvious":
-        command += [settings.topics.alerts, settings.state.url.get_secret_value()]
+        command.append(settings.topics.alerts)
     log = folder / f"{kind}.log"
-    child = Child(command, log)
+    child = Child(command, log, environment(settings))
     try:
         child.wait(120)
     finally:

@@ -16,6 +16,8 @@ from typing import Any, cast
 
 import faust
 
+from stream_gru.settings import load
+
 _WARM_UP = 0.1  # of the events
 
 
@@ -112,12 +114,13 @@ def obvious(servers: str, topic: str, group: str, events: int, outputs: Outputs)
 
 
 def main() -> None:
-    """``loop|obvious SERVERS TOPIC GROUP EVENTS [SINK REDIS]``."""
+    """``loop|obvious SERVERS TOPIC GROUP EVENTS [SINK]``; the settings name Redis: a password is no argument."""
     kind, servers, topic, group, events, *rest = sys.argv[1:]
     if kind == "loop":
         app = loop(servers, topic, group, int(events))
     else:
-        app = obvious(servers, topic, group, int(events), Outputs(*rest))
+        url = load().state.url.get_secret_value()
+        app = obvious(servers, topic, group, int(events), Outputs(rest[0], url))
     faust.Worker(app, loglevel="warning").execute_from_commandline()
 
 

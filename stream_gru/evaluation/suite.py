@@ -1,4 +1,4 @@
-"""The names of the benchmarks, apart from what runs them: the command line needs no more, and torch takes seconds."""
+"""The names of the benchmarks, apart from what runs them: the command line needs no model to know them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,15 @@ from stream_gru.settings.fields import (
     addresses,
 )
 from stream_gru.settings.secrets import mask_url
-from stream_gru.settings.sources import CONFIG_FILE_VARIABLE, DEFAULT_CONFIG_FILE, dump, environment, explain, load
+from stream_gru.settings.sources import (
+    CONFIG_FILE_VARIABLE,
+    DEFAULT_CONFIG_FILE,
+    changed,
+    dump,
+    environment,
+    explain,
+    load,
+)
 
 __all__ = [
     "CONFIG_FILE_VARIABLE",
@@ -38,6 +46,7 @@ __all__ = [
     "Topics",
     "Worker",
     "addresses",
+    "changed",
     "dump",
     "environment",
     "explain",

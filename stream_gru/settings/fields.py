@@ -105,11 +105,11 @@ class Kafka(Section):
         return self
 
     def password(self) -> str | None:
-        """The password as it is now. Raises `SettingsError` when its file can't be read."""
+        """The password as it is now. Raises `CredentialsError` when its file can't be read."""
         return secrets.read("kafka.sasl_password", self.sasl_password, self.sasl_password_file)
 
     def key_password(self) -> str | None:
-        """The passphrase of the key as it is now. Raises `SettingsError` when its file can't be read."""
+        """The passphrase of the key as it is now. Raises `CredentialsError` when its file can't be read."""
         return secrets.read("kafka.ssl_key_password", self.ssl_key_password, self.ssl_key_password_file)
 
 
@@ -229,13 +229,13 @@ class State(Section):
         return secrets.mask_url(self.url.get_secret_value())
 
     def login(self) -> tuple[str | None, str | None]:
-        """User and password as they are now. Raises `SettingsError` when the password's file can't be read."""
+        """User and password as they are now. Raises `CredentialsError` when the password's file can't be read."""
         address = self.address
         password = secrets.read("state.password", self.password, self.password_file)
         return self.username or address.username, address.password if password is None else password
 
     def key_password(self) -> str | None:
-        """The passphrase of the key as it is now. Raises `SettingsError` when its file can't be read."""
+        """The passphrase of the key as it is now. Raises `CredentialsError` when its file can't be read."""
         return secrets.read("state.ssl_key_password", self.ssl_key_password, self.ssl_key_password_file)
 
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from pydantic import SecretStr
 
-from stream_gru.errors import SettingsError
+from stream_gru.errors import CredentialsError
 
 HIDDEN = "***"
 LARGEST_FILE = 65_536  # bytes; what is longer is no password
@@ -32,7 +32,7 @@ _ENCODE = (
 def read(setting: str, value: SecretStr | None, file: Path | None) -> str | None:
     """The secret of `setting` as it is now: its file is read anew at each call, so that it can be rotated.
 
-    Line ends behind it do not belong to it. Raises `SettingsError`, naming setting and file, when it can't be read.
+    Line ends behind it do not belong to it. Raises `CredentialsError`, naming setting and file, when it can't be read.
     """
     if file is None:
         return None if value is None else value.get_secret_value()
@@ -41,15 +41,15 @@ def read(setting: str, value: SecretStr | None, file: Path | None) -> str | None
         with file.open("rb") as content:
             secret = content.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise SettingsError(f"{where} can't be read: {error.strerror}") from None
+        raise CredentialsError(f"{where} can't be read: {error.strerror}") from None
     if len(secret) > LARGEST_FILE:
-        raise SettingsError(f"{where} is longer than {LARGEST_FILE} bytes, so it holds no password")
+        raise CredentialsError(f"{where} is longer than {LARGEST_FILE} bytes, so it holds no password")
     try:
         text = secret.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise SettingsError(f"{where} is not UTF-8 text") from None
+        raise CredentialsError(f"{where} is not UTF-8 text") from None
     if not text:
-        raise SettingsError(f"{where} is empty; it must hold the secret and nothing else")
+        raise CredentialsError(f"{where} is empty; it must hold the secret and nothing else")
     return text
 
 

@@ -81,7 +81,17 @@ def load(path: Path | None = None, flags: Mapping[str, Any] | None = None) -> Se
     ``STREAM_GRU_*`` that means nothing is warned of.
     """
     raised = {tuple(name.split(".")): Given(v, f"flag {name}") for name, v in (flags or {}).items() if v is not None}
-    merged = Merged({**_file(path), **_environment(os.environ), **raised})
+    return _validated(Merged({**_file(path), **_environment(os.environ), **raised}))
+
+
+def changed(base: Settings, changes: Mapping[str, Any]) -> Settings:
+    """`base` with other values for some dotted names. Raises `SettingsError` as `load` does."""
+    values = {name: Given(_value(base, name), "as it was") for name in _TYPES}
+    asked = {tuple(name.split(".")): Given(value, "as asked for") for name, value in changes.items()}
+    return _validated(Merged(values | asked))
+
+
+def _validated(merged: Merged) -> Settings:
     tree, wrong = merged.tree()
     try:
         settings = Settings.model_validate(tree)
@@ -108,9 +118,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """The variables that give `settings`, secrets included, to another process; what is unset is an empty text."""
     variables = {}
     for name in _TYPES:
-        value: Any = settings
-        for part in name:
-            value = getattr(value, part)
+        value = _value(settings, name)
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
         text = json.dumps(plain) if isinstance(plain, tuple) else "" if plain is None else str(plain)
         variables[_PREFIX + "__".join(name).upper()] = text
@@ -178,6 +186,13 @@ def _settings() -> Iterator[tuple[Name, Any]]:
                 yield (name, leaf), inner.annotation
         else:
             yield (name,), top.annotation
+
+
+def _value(settings: Settings, name: Name) -> Any:
+    value: Any = settings
+    for part in name:
+        value = getattr(value, part)
+    return value
 
 
 def _variable(name: Name) -> str:

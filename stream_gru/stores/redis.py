@@ -32,7 +32,7 @@ from redis.exceptions import (
 )
 
 from stream_gru import tls
-from stream_gru.errors import FencedError, SettingsError, StoreError, StoreUnavailableError
+from stream_gru.errors import CredentialsError, FencedError, StoreError, StoreUnavailableError
 from stream_gru.settings import State
 from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Write
 
@@ -309,7 +309,7 @@ class RedisStore:
         """Redis' error as ours: repeatable if it passes by itself."""
         what = f"Redis at {self.name}"
         for cause in _chain(error):
-            if isinstance(cause, SettingsError):  # a file of a secret or a certificate that is away or in the making
+            if isinstance(cause, CredentialsError):  # a file that is away or in the making
                 return StoreUnavailableError(f"no connection to {what}: {cause}")
         if refusal := self._refusal(error):
             passing = self._answered or self._may_change
@@ -335,7 +335,7 @@ class _Login(CredentialProvider):
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         try:
             user, password = self._state.login()
-        except SettingsError as error:
+        except CredentialsError as error:
             raise ConnectionError(str(error)) from error
         return (user, password or "") if user else (password or "",)
 

@@ -72,7 +72,8 @@ def _table(file: Path) -> pl.DataFrame:
             separator = max((b",", b";", b"\t"), key=header.count).decode()
             return pl.read_csv(file, separator=separator, infer_schema_length=None, null_values=EMPTY)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{file} can't be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise DataError(f"{file} can't be read: {reason}") from None
     raise DataError(f"{file}: only .csv and .parquet files can be read")
 
 

@@ -11,12 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
-from pydantic import SecretStr
-
 from stream_gru import stores
-from stream_gru.settings import Settings, Topics, environment
+from stream_gru.settings import Kafka, Settings, State, Topics, changed, environment
 from stream_gru.stores import PartitionId
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import HOST, RedisServer, free_port, kafka_server
@@ -25,6 +24,13 @@ from stream_gru.tools.processes import Child, wait_until
 PARTITIONS = 4
 RETENTION_HOURS = 0.03  # the embedded broker holds all of it in memory, and a little more before it cleans up
 START_TIMEOUT_S = 120.0  # torch may have to be read from a cold disk
+
+# Servers that are started here ask for nothing.
+_OPEN_KAFKA: dict[str, Any] = {
+    "kafka.security_protocol": "PLAINTEXT",
+    **{f"kafka.{name}": None for name in Kafka.model_fields if name.startswith(("sasl_", "ssl_"))},
+}
+_OPEN_STORE = {f"state.{name}": None for name in State.model_fields if name.startswith(("user", "password", "ssl_"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +52,22 @@ def stage(
     can't be started.
     """
     started = kafka is None and redis is None  # then all of it goes away with the servers
+    given = {"kafka.bootstrap_servers": kafka, "state.url": redis}
+    settings = changed(settings, {name: where for name, where in given.items() if where is not None})
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="stream-gru-demo-", ignore_cleanup_errors=True)))
         if kafka is None:
             say("starting a Kafka broker")
             broker = stack.enter_context(kafka_server(folder / "kafka"))
-            kafka, named = broker.bootstrap_servers, f"{broker.name} Kafka at {broker.bootstrap_servers}"
+            settings = changed(settings, {"kafka.bootstrap_servers": broker.bootstrap_servers, **_OPEN_KAFKA})
+            named = f"{broker.name} Kafka at {broker.bootstrap_servers}"
         else:
             named = f"Kafka at {kafka}"
         if redis is None:
             say("starting a Redis")
             redis = stack.enter_context(RedisServer(folder / "redis")).url
-        own = _own(settings, kafka, redis)
+            settings = changed(settings, {"state.url": redis, **_OPEN_STORE})
+        own = _own(settings)
         say("creating topics")
         if not started:
             stack.callback(_remove, own)
@@ -67,24 +77,21 @@ def stage(
         stack.callback(worker.stop)
         address = f"http://{HOST}:{own.metrics.port}/ready"
         wait_until(lambda: _says_ok(address), "the worker becomes ready", START_TIMEOUT_S, worker)
-        yield Stage(own, worker, f"{named}, Redis at {redis.rpartition('@')[2].removeprefix('redis://')}")
+        yield Stage(own, worker, f"{named}, Redis at {own.state.shown_url}")
 
 
-def _own(settings: Settings, kafka: str, redis: str) -> Settings:
-    """`settings` on these servers, with names that nobody else has."""
+def _own(settings: Settings) -> Settings:
+    """`settings` with names that nobody else has."""
     name = f"stream-gru-demo-{uuid4().hex[:8]}"
-    return settings.model_copy(
-        update={
-            "role": "all",
-            "kafka": settings.kafka.model_copy(update={"bootstrap_servers": kafka, "group_id": name}),
-            "topics": Topics(
-                readings=(f"{name}-readings",),
-                **{topic: f"{name}-{topic}" for topic in Topics.model_fields if topic != "readings"},
-            ),
-            "state": settings.state.model_copy(update={"url": SecretStr(redis)}),
-            "metrics": settings.metrics.model_copy(update={"host": HOST, "port": free_port()}),
-        }
-    )
+    changes: dict[str, Any] = {
+        "role": "all",
+        "kafka.group_id": name,
+        "topics.readings": (f"{name}-readings",),
+        **{f"topics.{topic}": f"{name}-{topic}" for topic in Topics.model_fields if topic != "readings"},
+        "metrics.host": HOST,
+        "metrics.port": free_port(),
+    }
+    return changed(settings, changes)
 
 
 def _says_ok(address: str) -> bool:

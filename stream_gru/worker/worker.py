@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
 from stream_gru import codecs, stores
 from stream_gru.engine import Engine
-from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError, StoreUnavailableError
+from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError, SettingsError, StoreUnavailableError
 from stream_gru.gates import Histograms
 from stream_gru.kafka import aiokafka_options, diagnose, explain
 from stream_gru.metrics import Health, Metrics, Server
@@ -41,7 +41,7 @@ _FOREVER_MS = 2**31 - 1
 _LOOK_AT_STORE_S = 5.0
 _SETTLED_S = 10.0  # a session that broke sooner is not tried again at once
 # What ends a session and not the worker: it connects anew and replays from what is stored.
-_PASSING = (KafkaError, BrokerError, StoreUnavailableError, TimeoutError, LeakedCancellationError)
+_PASSING = (KafkaError, BrokerError, CredentialsError, StoreUnavailableError, TimeoutError, LeakedCancellationError)
 # What no new connection mends: Kafka lost outputs that it had acknowledged, or somebody else writes as this producer.
 _FATAL = (OutOfOrderSequenceNumber, ProducerFenced)
 
@@ -111,7 +111,8 @@ class Worker:
             part, cause = "store", str(error)
         else:
             found = error if isinstance(error, BrokerError) else await diagnose(kafka) or explain(error, kafka)
-            rotates = kafka.sasl_password_file is not None
+            # A file that can't even be read is a mistake of the setup; what it holds may be rotated.
+            rotates = kafka.sasl_password_file is not None and not isinstance(error, CredentialsError)
             if isinstance(found, BrokerRefusedError) and not (self._ever_connected or rotates):
                 raise found
             part, cause = "kafka", str(found)
