@@ -57,6 +57,8 @@ class Crew:
 
         It may differ from the others: in its settings, in what Python is told to run, in environment variables.
         """
+        if name in self.workers:
+            self.workers[name].kill()
         chosen = settings or self.settings
         kafka, metrics = chosen.kafka, chosen.metrics
         if kafka.group_instance_id:
@@ -82,6 +84,14 @@ class Crew:
             return False, json.load(error)["parts"]
         except OSError as error:
             return False, {"process": f"does not answer: {error}"}
+
+    async def listens(self, name: str) -> None:
+        """Wait until it answers at all: a SIGTERM before that finds no handler."""
+        worker, deadline = self.workers[name], time.monotonic() + 60
+        while "process" in (await asyncio.to_thread(self.ready, name))[1]:
+            assert worker.returncode is None, f"{name} ended with code {worker.returncode}\n{worker.tail()}"
+            assert time.monotonic() < deadline, f"{name} does not listen\n{worker.tail()}"
+            await asyncio.sleep(0.1)
 
     def stop(self) -> dict[str, int]:
         """SIGTERM to all; the return codes."""
@@ -293,6 +303,29 @@ async def drained(settings: Settings, worker: Child, timeout_s: float = 60) -> N
             ends = await asked.ends()
 
 
+@contextlib.asynccontextmanager
+async def loaded(
+    workers: Crew, direct: Settings, *names: str, series: int = 500, rate: float = 600
+) -> AsyncIterator[Load]:
+    """Readings flow to workers that have started; at the end everything is scored and everybody stops well.
+
+    `direct` is how we reach the servers, past any proxy of the workers.
+    """
+    load = Load(direct, series)
+    await load.send(2 * series)
+    for name in names:
+        workers.start(name)
+    await drained(direct, workers.workers[names[0]])
+    flowing = asyncio.create_task(load.flow(rate))
+    try:
+        yield load
+    finally:
+        flowing.cancel()
+        await asyncio.gather(flowing, return_exceptions=True)
+    await drained(direct, workers.workers[names[0]], 90)
+    assert set(workers.stop().values()) == {0}
+
+
 __all__ = [
     "NEAR_THRESHOLD",
     "OUTPUT_CLOSE",
@@ -305,6 +338,7 @@ __all__ = [
     "crew",
     "drained",
     "end_offsets",
+    "loaded",
     "progress",
     "read",
     "stalls",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from stream_gru.settings import Settings
 from tests.chaos import servers
-from tests.chaos.servers import Broker, Store
+from tests.chaos.servers import Broker, Site, Store
 
 PARTITIONS = 6
 
@@ -51,13 +51,7 @@ def store(_store: Store) -> Iterator[Store]:
 
 
 @pytest.fixture
-def settings(broker: Broker, store: Store) -> Settings:
-    """Of workers: both servers through their proxies."""
-    return servers.settings_for(broker.through_proxy, store.url, PARTITIONS, direct=broker.direct)
-
-
-@pytest.fixture
-def direct(settings: Settings, broker: Broker, store: Store) -> Settings:
-    """Of those who watch: the same, past the proxies."""
-    return servers.at(settings, broker.direct, store.server.url)
-
+def site(broker: Broker, store: Store, tmp_path: Path) -> Site:
+    """Both, and topics of one's own."""
+    settings = servers.settings_for(broker.through_proxy, store.url, PARTITIONS, direct=broker.direct)
+    return Site(settings, servers.at(settings, broker.direct, store.server.url), broker, store, tmp_path)

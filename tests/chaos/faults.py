@@ -119,6 +119,7 @@ async def _frozen(world: World, name: str, seconds: float) -> None:
 
 
 async def _stopped(world: World, name: str) -> None:
+    await world.crew.listens(name)
     code = await asyncio.to_thread(world.crew.workers[name].stop, _STOPS_WITHIN_S)
     if code:
         world.violation(f"{name} did not stop as it should: code {code}\n{world.crew.workers[name].tail(15)}")

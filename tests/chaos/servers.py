@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -71,11 +72,18 @@ class Broker:
         self.server.send_signal(signal.SIGCONT)
 
 
+class _Redis(RedisServer):
+    """One that meets a limit on the size of its files as an error, not as a signal."""
+
+    def _command(self) -> list[str]:
+        return ["/bin/sh", "-c", 'trap "" XFSZ; exec "$@"', "sh", *super()._command()]
+
+
 class Store:
     """Redis behind a proxy, with an append-only file that can be put back to what it was."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = RedisServer(folder / "redis")
+        self.server = _Redis(folder / "redis")
         self.proxy = Proxy(self.server.port)
         self._copies = folder / "copies"
         self._copies.mkdir(parents=True)
@@ -126,6 +134,17 @@ class Store:
         shutil.copytree(to, self.server.directory, dirs_exist_ok=True)
         shutil.rmtree(to)
         self.server.start()
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a test of faults works with."""
+
+    settings: Settings  # of the workers: both servers through their proxies
+    direct: Settings  # of those who watch: the same, past the proxies
+    broker: Broker
+    store: Store
+    folder: Path  # of the workers' logs
 
 
 @contextmanager

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from stream_gru.settings import Settings
-from tests.chaos.servers import Broker, Store
+from tests.chaos.servers import Broker, Site, Store
 from tests.harness import Crew, Load, check, crew, drained, progress
 
 SERIES = 200
@@ -85,13 +84,11 @@ class Watch:
         return max(lines for _, lines in spans) / _WINDOW_S
 
 
-async def outage(
-    settings: Settings, direct: Settings, folder: Path, server: Broker | Store, which: Which, how: How,
-    seconds: float, *, loaded: bool,
-) -> None:  # fmt: skip
+async def outage(site: Site, which: Which, how: How, seconds: float, *, loaded: bool) -> None:
     """All that must hold."""
+    server, direct = (site.broker if which == "kafka" else site.store), site.direct
     load = Load(direct, SERIES)
-    with crew(settings, folder, "a", "b", role="all") as workers:
+    with crew(site.settings, site.folder, "a", "b", role="all") as workers:
         await load.send(2 * SERIES)
         await drained(direct, workers.workers["a"])
         await all_ready(workers, 30)
@@ -156,16 +153,10 @@ async def resumed(workers: Crew, direct: Settings, load: Load, deadline: float) 
 @pytest.mark.parametrize("seconds", LENGTHS)
 @pytest.mark.parametrize("how", ["killed", "frozen", "black-hole"])
 @pytest.mark.parametrize("which", ["kafka", "redis"])
-async def test_outage(
-    settings: Settings, direct: Settings, broker: Broker, store: Store, tmp_path: Path,
-    which: Which, how: How, seconds: float, load: str,
-) -> None:  # fmt: skip
-    server = broker if which == "kafka" else store
-    await outage(settings, direct, tmp_path, server, which, how, seconds, loaded=load == "loaded")
+async def test_outage(site: Site, which: Which, how: How, seconds: float, load: str) -> None:
+    await outage(site, which, how, seconds, loaded=load == "loaded")
 
 
-async def test_row_15_broker_killed_for_a_moment(
-    settings: Settings, direct: Settings, broker: Broker, tmp_path: Path
-) -> None:
+async def test_row_15_broker_killed_for_a_moment(site: Site) -> None:
     """The short form that every change is tested with."""
-    await outage(settings, direct, tmp_path, broker, "kafka", "killed", 18, loaded=True)
+    await outage(site, "kafka", "killed", 18, loaded=True)
