@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from stream_gru import agents, service
+from stream_gru import agents, alerting
 from stream_gru.agents import MAX_BATCH, changelog_topic
 from stream_gru.kafka import aiokafka_options, kafka_python_options
 from stream_gru.metrics import Health, Metrics
@@ -162,7 +162,7 @@ async def test_a_crash_of_the_app_is_got_over_in_the_same_process(
 
     monkeypatch.setattr(agents, "create_app", creating)
     health = Health()
-    running = asyncio.create_task(service._alerts(settings, Metrics(), health))
+    running = asyncio.create_task(alerting.run(settings, Metrics(), health))
     try:
         await topics.write(payload(0, alert=True))
         assert len(await topics.read(1)) == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stream_gru import agents, service
+from stream_gru import agents, alerting
 from stream_gru.errors import BrokerError, SettingsError
 from stream_gru.metrics import Health, Metrics
 from stream_gru.settings import Settings
@@ -54,9 +54,9 @@ class Stage:
         self.metrics, self.health = Metrics(), Health()
         monkeypatch.setattr(agents, "prepare", self._prepare)
         monkeypatch.setattr(agents, "create_app", lambda *_: self._apps.pop(0))
-        monkeypatch.setattr(service, "_POLL_S", 0.01)
-        monkeypatch.setattr(service, "_BACKOFF_S", 0.01)
-        self.task = asyncio.create_task(service._alerts(Settings(), self.metrics, self.health))
+        monkeypatch.setattr(alerting, "_POLL_S", 0.01)
+        monkeypatch.setattr(alerting, "_BACKOFF_S", 0.01)
+        self.task = asyncio.create_task(alerting.run(Settings(), self.metrics, self.health))
 
     async def _prepare(self, _: Any) -> int:
         first = self._apps[0]
@@ -92,7 +92,7 @@ async def test_it_is_made_anew_after_a_crash(monkeypatch: pytest.MonkeyPatch) ->
 async def test_it_says_why_it_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     failing = App(start_error=OSError("no route"))
     stage = Stage(monkeypatch, failing)
-    monkeypatch.setattr(service, "_BACKOFF_S", 60)
+    monkeypatch.setattr(alerting, "_BACKOFF_S", 60)
     async with asyncio.timeout(5):
         await failing.stopped.wait()
     await asyncio.sleep(0.05)
@@ -120,7 +120,7 @@ async def test_what_only_the_user_can_mend_ends_it(monkeypatch: pytest.MonkeyPat
 async def test_an_app_that_does_not_stop_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "_STOP_APP_S", 0.05)
+    monkeypatch.setattr(alerting, "_STOP_APP_S", 0.05)
     first, second = App(stops=False), App()
     stage = Stage(monkeypatch, first, second)
     async with asyncio.timeout(5):
