@@ -5,25 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from stream_gru import agents, alerting
-from stream_gru.errors import BrokerError, SettingsError
+from stream_gru import agents, alerting, pulse
+from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
 from stream_gru.metrics import Health, Metrics
-from stream_gru.settings import Settings
+from stream_gru.pulse import Pulse
+from stream_gru.settings import Kafka, Settings
+from stream_gru.tools.processes import wait_until
+
+
+class Standing:
+    """As much of an alerter."""
+
+    def __init__(self) -> None:
+        self.what: str | None = None
+
+    def problem(self) -> str | None:
+        return self.what
 
 
 class App:
     """As much of a Faust app as the service uses."""
 
-    def __init__(self, *, start_error: Exception | None = None, stops: bool = True) -> None:
+    def __init__(self, *, start_error: BaseException | None = None) -> None:
         self.crashed = False
         self.crash_reason: BaseException | None = None
         self.on_startup_finished: Callable[[], Awaitable[None]] | None = None
         self.started, self.stopped = asyncio.Event(), asyncio.Event()
-        self._start_error, self._stops = start_error, stops
+        self._start_error = start_error
+        self.alerter = Standing()
+        self.conf = SimpleNamespace(id="plant-alerts")
 
     def finalize(self) -> None:
         pass
@@ -35,38 +50,48 @@ class App:
         await self.on_startup_finished()
         self.started.set()
 
-    async def stop(self) -> None:
+    async def take_down(self) -> None:
         self.stopped.set()
-        while not self._stops:
-            with contextlib.suppress(asyncio.CancelledError):  # as parts of Faust do
-                await asyncio.sleep(0.3)
-                self._stops = True
 
     def crash(self, reason: BaseException | None) -> None:
         self.crashed, self.crash_reason = True, reason
 
 
 class Stage:
-    """The service's alerts over a row of apps; an exception in their place is what preparing raises."""
+    """The alerting over a row of apps; an exception in their place is what a look at the topics raises."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *apps: App | Exception) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *apps: App | BaseException, **settings: Any) -> None:
         self._apps = list(apps)
         self.metrics, self.health = Metrics(), Health()
+        self.away: BrokerError | None = None  # what a fresh connection meets
+        self.pulses: list[Pulse] = []
         monkeypatch.setattr(agents, "prepare", self._prepare)
-        monkeypatch.setattr(agents, "create_app", lambda *_: self._apps.pop(0))
-        monkeypatch.setattr(alerting, "_POLL_S", 0.01)
-        monkeypatch.setattr(alerting, "_BACKOFF_S", 0.01)
-        self.task = asyncio.create_task(alerting.run(Settings(), self.metrics, self.health))
+        monkeypatch.setattr(agents, "create_app", self._create)
+        monkeypatch.setattr(alerting, "diagnose", self._diagnose)
+        monkeypatch.setattr(pulse, "diagnose", self._diagnose)
+        for name in ("_POLL_S", "_TURN_S", "_BACKOFF_S"):
+            monkeypatch.setattr(alerting, name, 0.01)
+        self.task = asyncio.create_task(alerting.run(Settings(**settings), self.metrics, self.health))
 
     async def _prepare(self, _: Any) -> int:
         first = self._apps[0]
-        if isinstance(first, Exception):
+        if isinstance(first, BaseException):
             raise self._apps.pop(0)  # type: ignore[misc] # it is the same one
         return 4
+
+    def _create(self, _settings: Any, _metrics: Any, _partitions: Any, heard: Pulse) -> Any:
+        self.pulses.append(heard)
+        return self._apps.pop(0)
+
+    async def _diagnose(self, _: Any) -> BrokerError | None:
+        return self.away
 
     @property
     def restarts(self) -> float | None:
         return self.metrics.registry.get_sample_value("stream_gru_control_restarts_total")
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        await asyncio.to_thread(wait_until, happened, "the stage", 10)
 
     async def end(self) -> None:
         self.task.cancel()
@@ -90,25 +115,78 @@ async def test_it_is_made_anew_after_a_crash(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_it_says_why_it_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    failing = App(start_error=OSError("no route"))
+    failing = App(start_error=LookupError("no such service"))
     stage = Stage(monkeypatch, failing)
     monkeypatch.setattr(alerting, "_BACKOFF_S", 60)
-    async with asyncio.timeout(5):
-        await failing.stopped.wait()
-    await asyncio.sleep(0.05)
-    assert stage.restarts == 1
-    assert stage.health.parts == {"alerts": "OSError: no route"}
+    await stage.until(lambda: stage.restarts == 1)
+    assert failing.stopped.is_set()
+    assert stage.health.parts == {"alerts": "LookupError: no such service"}
     assert not stage.health.ready
     await stage.end()
 
 
-async def test_it_waits_for_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = App()
-    stage = Stage(monkeypatch, BrokerError("Kafka is away"), BrokerError("no topic anomalies"), app)
-    async with asyncio.timeout(5):
-        await app.started.wait()
-    assert stage.restarts == 2
+@pytest.mark.parametrize("where", ["topics", "start", "crash"])
+async def test_a_cancellation_that_is_not_ours_is_a_crash(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    leaked = asyncio.CancelledError()
+    first: App | BaseException = leaked if where == "topics" else App(start_error=leaked if where == "start" else None)
+    second = App()
+    stage = Stage(monkeypatch, first, second)
+    if isinstance(first, App) and where == "crash":
+        await stage.until(first.started.is_set)
+        first.crash(leaked)
+    await stage.until(second.started.is_set)
+    assert stage.restarts == 1
     await stage.end()
+
+
+async def test_it_waits_for_kafka_and_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App()
+    stage = Stage(monkeypatch, BrokerError("Kafka is away"), BrokerError("no topic anomalies"), app, role="alerter")
+    assert stage.health.parts == {}
+    await stage.until(lambda: stage.health.parts.get("alerts") == "Kafka is away")
+    await stage.until(lambda: stage.health.parts.get("alerts") == "no topic anomalies")
+    await stage.until(app.started.is_set)
+    assert stage.restarts == 2
+    assert stage.health.parts == {"alerts": None, "kafka": None}
+    await stage.end()
+
+
+async def test_an_app_stays_while_kafka_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App()
+    monkeypatch.setattr(alerting, "_STANDSTILL_S", 0.05)
+    stage = Stage(monkeypatch, app)
+    await stage.until(app.started.is_set)
+    stage.away = BrokerError("no Kafka at one:9092")
+    app.alerter.what = "Kafka does not acknowledge alerts"
+    await stage.until(lambda: stage.health.parts["alerts"] == "no Kafka at one:9092")
+    await asyncio.sleep(0.2)
+    assert not app.stopped.is_set()
+    stage.away = app.alerter.what = None
+    await stage.until(lambda: stage.health.ready)
+    assert stage.restarts == 0
+    await stage.end()
+
+
+async def test_an_app_that_does_not_go_on_with_kafka_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = App(), App()
+    monkeypatch.setattr(alerting, "_STANDSTILL_S", 0.05)
+    stage = Stage(monkeypatch, first, second)
+    await stage.until(first.started.is_set)
+    first.alerter.what = "Kafka does not acknowledge alerts"
+    await stage.until(second.started.is_set)
+    assert first.stopped.is_set()
+    await stage.until(lambda: stage.health.ready)
+    await stage.end()
+
+
+async def test_two_processes_with_one_name_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App()
+    stage = Stage(monkeypatch, app, kafka=Kafka(group_instance_id="pump-7"))
+    await stage.until(app.started.is_set)
+    stage.pulses[0].replaced.set()
+    with pytest.raises(SettingsError, match=r"group plant-alerts as kafka\.group_instance_id pump-7"):
+        await stage.task
+    assert app.stopped.is_set()
 
 
 async def test_what_only_the_user_can_mend_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,16 +195,16 @@ async def test_what_only_the_user_can_mend_ends_it(monkeypatch: pytest.MonkeyPat
         await stage.task
 
 
-async def test_an_app_that_does_not_stop_is_left_behind(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(alerting, "_STOP_APP_S", 0.05)
-    first, second = App(stops=False), App()
-    stage = Stage(monkeypatch, first, second)
-    async with asyncio.timeout(5):
-        await first.started.wait()
-        first.crash(None)
-        await second.started.wait()
-    assert "left behind" in caplog.text
-    assert "does not say why" in caplog.text
+async def test_a_refusal_ends_it_unless_kafka_has_let_it_in_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = BrokerRefusedError("Kafka refuses the password")
+    stage = Stage(monkeypatch, refused)
+    with pytest.raises(BrokerRefusedError):
+        await stage.task
+
+    first, second = App(), App()
+    stage = Stage(monkeypatch, first, refused, refused, second)
+    await stage.until(first.started.is_set)
+    first.crash(None)
+    await stage.until(second.started.is_set)
+    assert stage.restarts == 3
     await stage.end()
