@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -57,10 +57,12 @@ class App(faust.App):  # type: ignore[misc] # faust has no types
     settings: Settings
     pulse: Pulse
     alerter: Alerter
+    finish_writing: Callable[..., Awaitable[None]]
 
     async def take_down(self) -> None:
         """Stop within seconds, whatever Kafka does. It is not awaited as such: parts of Faust ignore cancellation."""
         await put_away(self.stop(), within_s=_TAKE_DOWN_S)
+        self.on_partitions_revoked.disconnect(self.finish_writing)  # else Faust's classes keep hold of all this
 
     async def on_first_start(self) -> None:
         """No folders: Faust would make its data directory here, and the table is in memory."""
@@ -116,7 +118,7 @@ def create_app(settings: Settings, metrics: Metrics, partitions: int = 1, pulse:
         async with _crashing(made):
             await alerter.restore(*link.recovered())
 
-    async def on_partitions_revoked(*_: Any, **__: Any) -> None:
+    async def finish_writing(*_: Any, **__: Any) -> None:
         """Let a write in flight end: after this the partition is another worker's."""
         try:
             async with asyncio.timeout(_LAST_WRITES_S), alerter.lock:
@@ -127,7 +129,8 @@ def create_app(settings: Settings, metrics: Metrics, partitions: int = 1, pulse:
     made.agent(anomalies, name="alerts")(alerts)
     made.task(sweep)
     firing.on_recover(on_recover)
-    made.on_partitions_revoked.connect(on_partitions_revoked)
+    made.finish_writing = finish_writing
+    made.on_partitions_revoked.connect(finish_writing)
     return made
 
 
