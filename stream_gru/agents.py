@@ -58,6 +58,7 @@ class App(faust.App):  # type: ignore[misc] # faust has no types
     pulse: Pulse
     alerter: Alerter
     finish_writing: Callable[..., Awaitable[None]]
+    started_at: float | None = None  # monotonic
 
     async def take_down(self) -> None:
         """Stop within seconds, whatever Kafka does. It is not awaited as such: parts of Faust ignore cancellation."""

@@ -32,6 +32,7 @@ _POLL_S = 0.2  # Faust has nothing that one could wait on for its crash
 _TURN_S = 1.0  # between two looks at what Kafka answers
 _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 5.0  # it has to be back within 30 s of Kafka's return
 _SETTLED_S = 60.0  # of running, and the next crash counts as the first
+_PROVED_S = 5.0  # after a crash: a right that is missing shows with the first write
 _STANDSTILL_S = 30.0  # with a Kafka that answers
 _START_S = 600.0  # for the group, and for a changelog of any size
 
@@ -57,13 +58,13 @@ class Reports(Health):
         super().__init__()
         self._health = health
         self._parts = parts
-        self.started = False
+        self.not_yet: str | None = "starting"  # why it can't be well
 
     def report(self, part: str = PART, problem: str | None = None) -> None:
         """Say that the alerter is ready, or why not."""
         del part
         for name in self._parts:
-            self._health.report(name, problem if self.started or problem else "starting")
+            self._health.report(name, problem or self.not_yet)
 
 
 class _Alerting:
@@ -72,7 +73,8 @@ class _Alerting:
         self._metrics = metrics
         self._health = health
         self._was_connected = False
-        self._attempts = 1  # to start an app, since one was ready
+        self._attempts = 1  # to have a ready app, since there was one
+        self._crashed = False  # the app before this one, though it had started
 
     async def run(self) -> None:
         failures = 0
@@ -85,8 +87,8 @@ class _Alerting:
                 cause = await self._cause(error)
             if isinstance(cause, SettingsError) or (isinstance(cause, BrokerRefusedError) and not self._was_connected):
                 raise cause
-            self._health.started = False
-            self._health.report(problem=str(cause))
+            self._health.not_yet = str(cause)
+            self._health.report()
             self._metrics.control_restarts.inc()
             self._attempts += 1
             log.warning("alerts stopped, and start again: %s", cause)
@@ -98,14 +100,9 @@ class _Alerting:
         """One app, from a look at its topics to what ends it, which is an error."""
         from stream_gru import agents
 
-        kafka = self._settings.kafka
-        try:
-            async with asyncio.timeout(_PREPARE_S):
-                partitions = await agents.prepare(self._settings)
-        except TimeoutError:
-            raise BrokerError(f"Kafka at {kafka.bootstrap_servers} did not answer within {_PREPARE_S:g} s") from None
+        partitions = await self._topics()
         self._was_connected = True
-        pulse = Pulse(kafka)
+        pulse = Pulse(self._settings.kafka)
         app = agents.create_app(self._settings, self._metrics, partitions, pulse)
         parts = [asyncio.create_task(own(part)) for part in (self._until_crash(app), self._watch(app, pulse))]
         try:
@@ -116,14 +113,24 @@ class _Alerting:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
 
+    async def _topics(self) -> int:
+        """How wide they are. Raises `BrokerError` for what is wrong with them."""
+        from stream_gru import agents
+
+        try:
+            async with asyncio.timeout(_PREPARE_S):
+                return await agents.prepare(self._settings)
+        except TimeoutError:
+            servers = self._settings.kafka.bootstrap_servers
+            raise BrokerError(f"Kafka at {servers} did not answer within {_PREPARE_S:g} s") from None
+
     async def _until_crash(self, app: App) -> None:
         """Run a Faust app; raises what crashed it."""
 
         async def on_startup_finished() -> None:
-            log.info("alerts: ready%s", f", at attempt {self._attempts}" if self._attempts > 1 else "")
-            self._attempts = 1
-            self._health.started = True
-            self._health.report()
+            app.started_at = time.monotonic()
+            if not self._crashed:
+                self._ready()
 
         app.on_startup_finished = on_startup_finished
         app.finalize()
@@ -135,21 +142,34 @@ class _Alerting:
                     starting.result()
             raise app.crash_reason or RuntimeError("the Faust app crashed and does not say why")
         finally:
+            self._crashed = app.started_at is not None
             starting.cancel()
             await app.take_down()
+
+    def _ready(self) -> None:
+        log.info("alerts: ready%s", f", at attempt {self._attempts}" if self._attempts > 1 else "")
+        self._attempts = 1
+        self._health.not_yet = None
+        self._health.report()
 
     async def _watch(self, app: App, pulse: Pulse) -> None:
         """Keep readiness true. Raises `StandstillError`, and `SettingsError` when another process took our place."""
         kafka = self._settings.kafka
-        watch = Watch(kafka, pulse, self._health, part=PART, more=app.alerter.problem)
+
+        async def check() -> None:
+            await self._topics()
+
+        watch = Watch(kafka, pulse, self._health, part=PART, more=app.alerter.problem, check=check)
         began = going = time.monotonic()
         while not pulse.replaced.is_set():
             await asyncio.sleep(_TURN_S)
             await watch.turn()
             now, problem = time.monotonic(), pulse.problem() or app.alerter.problem()
+            if self._health.not_yet and app.started_at and now - app.started_at > _PROVED_S:
+                self._ready()
             if watch.away or not problem:
                 going = now
-            if watch.away or self._health.started:
+            if watch.away or app.started_at:
                 began = now
             if now - going > _STANDSTILL_S:
                 raise StandstillError(f"Kafka answers others, but not the alerter: {problem}")

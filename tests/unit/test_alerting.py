@@ -37,6 +37,7 @@ class App:
         self.on_startup_finished: Callable[[], Awaitable[None]] | None = None
         self.started, self.stopped = asyncio.Event(), asyncio.Event()
         self._start_error = start_error
+        self.started_at: float | None = None
         self.alerter = Standing()
         self.conf = SimpleNamespace(id="plant-alerts")
 
@@ -81,7 +82,7 @@ class Stage:
         monkeypatch.setattr(agents, "create_app", self._create)
         monkeypatch.setattr(alerting, "diagnose", self._diagnose)
         monkeypatch.setattr(pulse, "diagnose", self._diagnose)
-        for name in ("_POLL_S", "_TURN_S", "_BACKOFF_S"):
+        for name in ("_POLL_S", "_TURN_S", "_BACKOFF_S", "_PROVED_S"):
             monkeypatch.setattr(alerting, name, 0.01)
         self.task = asyncio.create_task(alerting.run(Settings(**settings), self.metrics, self.health))
 
@@ -121,9 +122,21 @@ async def test_it_is_made_anew_after_a_crash(monkeypatch: pytest.MonkeyPatch) ->
         await second.started.wait()
     assert first.stopped.is_set()
     assert stage.restarts == 1
-    assert stage.health.parts == {"alerts": None}
+    await stage.until(lambda: stage.health.parts == {"alerts": None})
     await stage.end()
     assert second.stopped.is_set()
+
+
+async def test_an_app_that_crashes_with_each_write_is_never_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    apps = [App() for _ in range(4)]
+    stage = Stage(monkeypatch, *apps)
+    monkeypatch.setattr(alerting, "_PROVED_S", 60)
+    for app in apps:
+        await stage.until(app.started.is_set)
+        app.crash(BrokerError("nobody may write alerts"))
+    await stage.until(lambda: stage.restarts == 4)
+    assert None not in stage.health.all[stage.health.all.index("nobody may write alerts") :]
+    await stage.end()
 
 
 async def test_it_says_why_it_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +167,8 @@ async def test_a_cancellation_that_is_not_ours_is_a_crash(monkeypatch: pytest.Mo
 async def test_it_waits_for_kafka_and_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     app = App()
     stage = Stage(monkeypatch, BrokerError("Kafka is away"), BrokerError("no topic anomalies"), app, role="alerter")
-    await stage.until(app.started.is_set)
-    assert stage.health.all == ["starting", "Kafka is away", "no topic anomalies", None]
+    await stage.until(lambda: stage.health.ready)
+    assert stage.health.all[:4] == ["starting", "Kafka is away", "no topic anomalies", None]
     assert stage.restarts == 2
     assert stage.health.parts == {"alerts": None, "kafka": None}
     await stage.end()
