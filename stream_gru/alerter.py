@@ -109,6 +109,7 @@ class Alerter:
         self._next: dict[int, int] = {}  # offset to read; no entry: the partition was never read
         self._read_up_to: dict[int, int] = {}  # Kafka's timestamp of the last record read
         self._waiting_since: dict[int, float] = {}  # behind, and nothing was delivered since, monotonic
+        self._fell_back: str | None = None  # a log that ends before what was read of it
         self._looked = time.monotonic()  # for what is delivered
         self._stuck: dict[str, tuple[float, str]] = {}  # what is not done -> since when, monotonic; what is known of it
         self.lock = asyncio.Lock()  # held while anything is written: who holds it sees no write in flight
@@ -118,7 +119,12 @@ class Alerter:
         for what, (since, why) in self._stuck.items():
             if time.monotonic() - since > STUCK_S:
                 return f"Kafka does not {what}" + (f" ({why})" if why else "")
-        return None
+        return self._fell_back
+
+    @property
+    def has_work(self) -> bool:
+        """Whether it has partitions."""
+        return bool(self._link.owned(self._link.generation))
 
     async def restore(self, rows: Iterable[tuple[bytes, bytes]], partitions: Iterable[int]) -> None:
         """Begin with what the table holds for `partitions`, forgetting everything else."""
@@ -163,7 +169,10 @@ class Alerter:
         """
         generation = self._link.generation
         owned = self._link.owned(generation) & self._next.keys()
+        read = {partition: self._next[partition] for partition in owned}
         ends = await self._ends(owned)
+        shorter = [p for p in ends if ends[p] < read[p]]
+        self._fell_back = self._made_anew(shorter[0], ends, read) if shorter else None
         firing = 0
         async with self.lock:
             self._forget_waiting_for_kafka()
@@ -194,6 +203,12 @@ class Alerter:
             raise
         self._stuck.pop(what, None)
         return ends
+
+    def _made_anew(self, partition: int, ends: dict[int, int], read: dict[int, int]) -> str:
+        return (
+            f"{self._topic}-{partition} ends at {ends[partition]}, but was read up to {read[partition]}: was the topic "
+            "made again? Then stop the alerters, delete the topic that ends in -alerts-firing-changelog and start them"
+        )
 
     def _forget_waiting_for_kafka(self) -> None:
         """While Kafka did not let us look, nothing could be delivered either: that is no standstill."""

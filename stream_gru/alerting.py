@@ -34,6 +34,7 @@ _BACKOFF_S, _MAX_BACKOFF_S = 0.5, 5.0  # it has to be back within 30 s of Kafka'
 _SETTLED_S = 60.0  # of running, and the next crash counts as the first
 _PROVED_S = 5.0  # after a crash: a right that is missing shows with the first write
 _STANDSTILL_S = 30.0  # with a Kafka that answers
+_LOOK_S = 10.0  # without partitions, and the topics are looked at
 _START_S = 600.0  # for the group, and for a changelog of any size
 
 
@@ -160,7 +161,7 @@ class _Alerting:
             await self._topics()
 
         watch = Watch(kafka, pulse, self._health, part=PART, more=app.alerter.problem, check=check)
-        began = going = time.monotonic()
+        began = going = looked = time.monotonic()
         while not pulse.replaced.is_set():
             await asyncio.sleep(_TURN_S)
             await watch.turn()
@@ -169,6 +170,11 @@ class _Alerting:
                 self._ready()
             if watch.away or not problem:
                 going = now
+            if watch.away or app.alerter.has_work:
+                looked = now
+            elif now - looked > _LOOK_S:  # nothing to do is what a missing topic looks like, to Faust
+                await self._topics()
+                looked = now
             if watch.away or app.started_at:
                 began = now
             if now - going > _STANDSTILL_S:

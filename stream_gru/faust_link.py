@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,8 @@ class _ConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc] # faust has
     async def stop(self) -> None:
         """Faust's blocks the event loop, with the data plane on it, until the thread has ended."""
         if self._started.is_set():
-            await super(ServiceThread, self).stop()
+            with suppress(RuntimeError):  # the loop of a thread that has crashed is closed
+                await super(ServiceThread, self).stop()
             if self._thread is not None:
                 await asyncio.to_thread(self._thread.stop)
 

@@ -23,6 +23,7 @@ class Standing:
 
     def __init__(self) -> None:
         self.what: str | None = None
+        self.has_work = True
 
     def problem(self) -> str | None:
         return self.what
@@ -199,6 +200,17 @@ async def test_an_app_that_does_not_go_on_with_kafka_is_made_anew(monkeypatch: p
     await stage.until(second.started.is_set)
     assert first.stopped.is_set()
     await stage.until(lambda: stage.health.ready)
+    await stage.end()
+
+
+async def test_an_app_without_partitions_has_its_topics_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = App(), App()
+    monkeypatch.setattr(alerting, "_LOOK_S", 0.0)
+    stage = Stage(monkeypatch, first, BrokerError("no topic anomalies"), second)
+    await stage.until(first.started.is_set)
+    first.alerter.has_work = False
+    await stage.until(second.started.is_set)
+    assert "no topic anomalies" in stage.health.all
     await stage.end()
 
 
