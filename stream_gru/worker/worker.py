@@ -190,10 +190,10 @@ class Worker:
                 owned = own(work)
                 try:
                     return tasks.create_task(owned)
-                except RuntimeError:  # a callback of the consumer's that comes when the session is over
+                except RuntimeError:  # a callback of the consumer's that comes when the session is over: nothing to do
                     owned.close()
                     work.close()
-                    raise
+                    return asyncio.create_task(asyncio.sleep(0))
 
             outbox = Outbox(parts, publisher, spawn)
             checkpointer = Checkpointer(
