@@ -54,8 +54,9 @@ class Engine:
         horizons: Sequence[int] = (),
     ) -> None:
         """`bundle` is a folder or what was loaded from one, none: the one in the package. `features` is how many values
-        a reading has, or their names; `capacity` the most series held at once. `horizons` are the farther steps to forecast instead of the
-        bundle's own, if it can forecast any; the one that detection waits for is always among them.
+        a reading has, or their names; `capacity` the most series held at once. `horizons` are the farther steps to
+        forecast instead of the bundle's own, if it can forecast any; the one that detection waits for is always among
+        them.
 
         Raises `BundleError`, and `SettingsError` for the device or the horizons.
         """

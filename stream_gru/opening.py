@@ -134,7 +134,7 @@ def gap_before(at: PartitionId, policy: Policy, position: int, start: int, end: 
 
 def compare(at: PartitionId, was: Identity | None, now: Identity) -> None:
     """R17, R20: rows mean something only to the topic, model and layout that they were made for."""
-    differ = [f.name for f in fields(Identity) if was and getattr(was, f.name) != getattr(now, f.name)]
+    differ = [f.name for f in fields(Identity) if f.compare and was and getattr(was, f.name) != getattr(now, f.name)]
     if was is not None and differ:
         then, here = (", ".join(_said(i, name) for name in differ) for i in (was, now))
         do = next(_DO[name] for name in _DO if name in differ)

@@ -262,6 +262,11 @@ class Partition:
         return self.active and self.position != self.stored
 
     @property
+    def idle(self) -> bool:
+        """Nothing happened since the last checkpoint, as far as is known here: a probe does instead of one (R14)."""
+        return self._settled and not self._in_flight and self.pending is None and not self.changed and not self.commit()
+
+    @property
     def settled(self) -> bool:
         """R15: the beginning is stored and the group has a commit, so that losing either is noticed; take in now."""
         return self._settled

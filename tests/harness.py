@@ -213,7 +213,7 @@ async def check(settings: Settings) -> Checked:
     for copies in seen.values():
         for other in copies[1:]:
             _agree(copies[0], other)
-    await _states(settings, inputs)
+    await states(settings, inputs)
     return Checked(len(inputs), len(outputs), len(dead), len(outputs) + len(dead) - len(wanted))
 
 
@@ -231,7 +231,7 @@ def _close(a: float | None, b: float | None, tolerance: float) -> bool:
     return a == b if a is None or b is None else abs(a - b) <= tolerance
 
 
-async def _states(settings: Settings, inputs: Sequence[Any]) -> None:
+async def states(settings: Settings, inputs: Sequence[Any]) -> None:
     """Every row in the store is the one that an oracle computes, and every stored offset is the log's end."""
     engine = Engine(
         settings.model.bundle,
@@ -281,4 +281,16 @@ def _oracle(engine: Engine, codec: codecs.Codec, handle: int, records: Sequence[
     return {key: row for some in cut.chunks(1000) for key, row in zip(*some, strict=True)}
 
 
-__all__ = ["Checked", "Crew", "Load", "check", "crew", "drained", "end_offsets", "read", "stored_offsets", "wait_until"]
+__all__ = [
+    "Checked",
+    "Crew",
+    "Load",
+    "check",
+    "crew",
+    "drained",
+    "end_offsets",
+    "read",
+    "states",
+    "stored_offsets",
+    "wait_until",
+]

@@ -18,7 +18,7 @@ from stream_gru import guard
 from stream_gru.errors import BrokerError, FencedError, StoreError, StoreUnavailableError
 from stream_gru.opening import compare
 from stream_gru.partition import Opening, Partition, Policy, Start
-from stream_gru.stores import Assigned, Identity, Outcome, PartitionId
+from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Store
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.cluster import Topic
 from stream_gru.worker.live import Live, Parts, Spawn
@@ -107,23 +107,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
                     "partitions were revoked before all outputs were acknowledged; their new owner replays them"
                 )
             finally:
-                await self.hand_over(leaving)
+                await hand_over(self._parts.store, leaving)
                 self._leaving = [live for live in self._leaving if live not in leaving]
                 for live in leaving:
                     self._parts.release(live)
-
-    async def hand_over(self, leaving: Collection[Live]) -> None:
-        """Tell the store that these partitions' owner ends as it should (rule R21). Quick, or not at all."""
-
-        async def tell(live: Live) -> None:
-            if live.state.owner == live.owner:
-                await self._parts.store.mark(live.id, live.owner, live.guard.left(live.state.stored or 0))
-
-        try:
-            async with asyncio.timeout(_HAND_OVER_S):
-                await _bounded(leaving, tell)
-        except (StoreError, TimeoutError) as error:
-            log.info("the store was not told that partitions were handed over: %s", error)
 
     def held(self) -> list[Live]:
         """The partitions whose rows are in the arena and may have changed."""
@@ -205,7 +192,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
         self._leaving.append(live)
         try:
             await self._checkpointer.checkpoint(lambda: [live])
-            await self.hand_over([live])
+            await hand_over(self._parts.store, [live])
         finally:
             self._leaving.remove(live)
             self._parts.release(live)
@@ -420,6 +407,20 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
             yield
         except Exception as error:
             self._spawn(_raise(error))
+
+
+async def hand_over(store: Store, leaving: Collection[Live]) -> None:
+    """Tell the store that these partitions' owner ends as it should (rule R21). Quick, or not at all."""
+
+    async def tell(live: Live) -> None:
+        if _held(live):
+            await store.mark(live.id, live.owner, live.guard.left(live.state.stored or 0))
+
+    try:
+        async with asyncio.timeout(_HAND_OVER_S):
+            await _bounded(leaving, tell)
+    except (StoreError, TimeoutError) as error:
+        log.info("the store was not told that partitions were handed over: %s", error)
 
 
 def _held(live: Live) -> bool:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from stream_gru.batch import Ints
+from stream_gru.codecs import Codec, Decoded
+from stream_gru.dead_letters import Reason
 from stream_gru.guard import DEATHS, Guard
 from stream_gru.stores import Outcome
 from stream_gru.worker.live import Live, Parts
@@ -15,6 +18,15 @@ from stream_gru.worker.patience import Patience
 log = logging.getLogger(__name__)
 
 _ASIDE_S = 1.0  # how long a partition that gives no records lets the others go first
+
+
+def refused(codec: Codec, timestamp: Ints) -> Decoded:
+    """What a codec would say of records that nobody looks into."""
+    rows = len(timestamp)
+    decoded = codec.decode([None] * rows, [None] * rows, timestamp)
+    decoded.bad = dict.fromkeys(range(rows), Reason.CRASHED_WORKER)
+    decoded.detail = dict.fromkeys(range(rows), f"{DEATHS} workers in a row ended while they scored it")
+    return decoded
 
 
 class Guarding:
@@ -39,24 +51,30 @@ class Guarding:
             return
         self._aside[live] = time.monotonic() + _ASIDE_S
 
-    async def score(
-        self, live: Live, records: Sequence[Any], score: Callable[[Sequence[Any], bool], Awaitable[bool]]
+    async def read(
+        self,
+        live: Live,
+        records: Sequence[Any],
+        ready: Callable[[], Awaitable[bool]],
+        score: Callable[[Sequence[Any], bool], Awaitable[None]],
     ) -> None:
         """Score records of a guarded partition piece by piece.
 
-        `score` is told whether the piece is one dead letter, and says False when the rest must not be scored.
+        `ready` waits until one may be scored, and says False when none may any more; `score` is told whether the piece
+        is a dead letter unread.
         """
         offsets = [record.offset for record in records]
         for piece in live.guard.pieces(offsets):
             some = offsets[piece]
+            if not await ready():
+                return
             blamed = live.guard.blames(some)
             if blamed is not None:
                 self._tell(live, some[0])
                 live.guard = blamed
             elif live.guard.on and not await self._keep(live, live.guard.tries(some)):
                 return
-            if not await score(records[piece], blamed is not None):
-                return
+            await score(records[piece], blamed is not None)
             was_on, now = live.guard.on, live.guard.past(some[-1] + 1)
             if was_on and not now.on:
                 if not await self._keep(live, now):
