@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,13 @@ async def check(settings: Settings, *, leave_out: Collection[str] = ()) -> Check
     await checking.read()
     await checking.states()
     return checking.result()
+
+
+async def states(settings: Settings, inputs: Iterable[Any]) -> None:
+    """Raise `AssertionError` unless the rows in the store are those of one engine that reads `inputs` and no others."""
+    checking = _Check(settings, ())
+    await checking.rows(inputs)
+    checking.result()
 
 
 class _Check:
@@ -183,6 +190,20 @@ class _Check:
             )
         if extra := len(self._said) + len(self._buried) + len(missing) - self._counted["inputs"]:
             self._wrong.append(f"{extra} answers belong to no reading")
+
+    async def rows(self, inputs: Iterable[Any]) -> None:
+        """Every row is the oracle's after `inputs`."""
+        by_partition: dict[TopicPartition, list[Any]] = defaultdict(list)
+        for record in sorted(inputs, key=lambda record: int(record.offset)):
+            by_partition[TopicPartition(record.topic, record.partition)].append(record)
+        oracle, state = Oracle(self._settings), self._settings.state
+        store = stores.connect(state.url.get_secret_value(), buckets=state.buckets, timeout_s=10)
+        await store.open()
+        try:
+            for tp, records in by_partition.items():
+                await self._rows(oracle, store, tp, records)
+        finally:
+            await store.close()
 
     async def _rows(self, oracle: Oracle, store: stores.Store, tp: TopicPartition, records: Sequence[Any]) -> None:
         settings = self._settings

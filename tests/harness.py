@@ -27,7 +27,7 @@ from stream_gru.settings import Settings, environment
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.worker.cluster import Cluster
-from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE, STATE_CLOSE, Checked, Deviations, check, each, partitions
+from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE, STATE_CLOSE, Checked, Deviations, check, each, partitions, states
 
 WORKER = ("-m", "stream_gru", "worker")
 _GRACE_S = 20.0  # for a stop; how long it may take is checked by the tests that are about it
@@ -343,6 +343,7 @@ __all__ = [
     "progress",
     "read",
     "stalls",
+    "states",
     "stored_offsets",
     "wait_until",
 ]
