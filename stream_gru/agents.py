@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -25,15 +25,19 @@ from stream_gru import kafka
 from stream_gru import settings as settings_
 from stream_gru.alerter import Alerter, Record, UnavailableError
 from stream_gru.errors import BrokerError
-from stream_gru.faust_link import Consumer, FaustLink
+from stream_gru.faust_link import Consumer, FaustLink, Producer
+from stream_gru.kafka.options import CLIENT_ID
 from stream_gru.metrics import Metrics
+from stream_gru.pulse import Pulse
 from stream_gru.settings import Kafka, Settings
+from stream_gru.tasks import LeakedCancellationError, put_away
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 500  # anomalies taken in at once
 WITHIN_S = 0.1  # how long to wait for them
 _SWEEP_S = 5.0
+_TAKE_DOWN_S = 8.0
 _LAST_WRITES_S = 5.0  # how long a revocation waits for a write in flight
 
 
@@ -51,6 +55,15 @@ class App(faust.App):  # type: ignore[misc] # faust has no types
     """Faust's app with the settings it was made from."""
 
     settings: Settings
+    pulse: Pulse
+    alerter: Alerter
+    finish_writing: Callable[..., Awaitable[None]]
+    started_at: float | None = None  # monotonic
+
+    async def take_down(self) -> None:
+        """Stop within seconds, whatever Kafka does. It is not awaited as such: parts of Faust ignore cancellation."""
+        await put_away(self.stop(), within_s=_TAKE_DOWN_S)
+        self.on_partitions_revoked.disconnect(self.finish_writing)  # else Faust's classes keep hold of all this
 
     async def on_first_start(self) -> None:
         """No folders: Faust would make its data directory here, and the table is in memory."""
@@ -73,17 +86,18 @@ class Worker(FaustWorker):  # type: ignore[misc] # faust has no types
         raise SystemExit(service.run(self.app.settings))
 
 
-def create_app(settings: Settings, metrics: Metrics, partitions: int = 1) -> App:
-    """The app, not started. `partitions` is how many the anomalies topic has."""
+def create_app(settings: Settings, metrics: Metrics, partitions: int = 1, pulse: Pulse | None = None) -> App:
+    """The app, not started. `partitions` is how many the anomalies topic has; `pulse` hears what Kafka answers."""
     made = App(group_id(settings), **_options(settings, partitions))
     made.settings = settings
-    made.transport.Consumer = Consumer
+    made.pulse = pulse or Pulse(settings.kafka)
+    made.transport.Consumer, made.transport.Producer = Consumer, Producer
     anomalies = made.topic(
         settings.topics.anomalies, key_type=bytes, value_type=bytes, value_serializer="raw", allow_empty=True
     )
     firing = made.Table("firing", key_type=bytes, value_type=bytes, partitions=partitions)
     link = FaustLink(made, firing, settings)
-    alerter = Alerter(link, metrics, settings.topics.anomalies, settings.alerts.silence_s)
+    alerter = made.alerter = Alerter(link, metrics, settings.topics.anomalies, settings.alerts.silence_s)
 
     async def alerts(stream: Any) -> None:
         async for events in stream.noack_take(MAX_BATCH, within=WITHIN_S):  # `take` would ack what failed
@@ -105,7 +119,7 @@ def create_app(settings: Settings, metrics: Metrics, partitions: int = 1) -> App
         async with _crashing(made):
             await alerter.restore(*link.recovered())
 
-    async def on_partitions_revoked(*_: Any, **__: Any) -> None:
+    async def finish_writing(*_: Any, **__: Any) -> None:
         """Let a write in flight end: after this the partition is another worker's."""
         try:
             async with asyncio.timeout(_LAST_WRITES_S), alerter.lock:
@@ -116,7 +130,8 @@ def create_app(settings: Settings, metrics: Metrics, partitions: int = 1) -> App
     made.agent(anomalies, name="alerts")(alerts)
     made.task(sweep)
     firing.on_recover(on_recover)
-    made.on_partitions_revoked.connect(on_partitions_revoked)
+    made.finish_writing = finish_writing
+    made.on_partitions_revoked.connect(finish_writing)
     return made
 
 
@@ -156,7 +171,7 @@ def _options(settings: Settings, partitions: int) -> dict[str, Any]:
     return {
         "broker": [URL(f"kafka://{server.strip()}") for server in servers],
         "broker_credentials": _credentials(settings.kafka),
-        "broker_client_id": kafka.CLIENT_ID,
+        "broker_client_id": CLIENT_ID,
         "broker_session_timeout": session_s,
         "broker_heartbeat_interval": session_s / 3,
         "broker_rebalance_timeout": settings.kafka.rebalance_timeout_s,
@@ -199,6 +214,13 @@ async def _crashing(app: App) -> AsyncIterator[None]:
     """Crash the app for an error that nobody expected: Faust would restart the agent and drop what it held."""
     try:
         yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if (task and task.cancelling()) or app.should_stop:
+            raise
+        leaked = LeakedCancellationError("a part of Faust or of aiokafka cancelled its own work")
+        await app.crash(leaked)
+        raise leaked from error
     except Exception as error:
         await app.crash(error)
         raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -34,6 +35,8 @@ T = TypeVar("T")
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)  # then the last one again and again
 _FETCH_AFTER_S = 5.0  # of standing still with something to read
 _STALLED_S = 60.0
+_LOOK_S = 20.0  # after so long without a look, nothing is known of what was delivered meanwhile
+STUCK_S = 8.0  # of waiting for one call, and something is wrong
 _FETCH_MAX = 500
 _encode = msgspec.json.encode
 _decode_key = msgspec.json.Decoder(list[str | int]).decode
@@ -106,7 +109,22 @@ class Alerter:
         self._next: dict[int, int] = {}  # offset to read; no entry: the partition was never read
         self._read_up_to: dict[int, int] = {}  # Kafka's timestamp of the last record read
         self._waiting_since: dict[int, float] = {}  # behind, and nothing was delivered since, monotonic
+        self._fell_back: str | None = None  # a log that ends before what was read of it
+        self._looked = time.monotonic()  # for what is delivered
+        self._stuck: dict[str, tuple[float, str]] = {}  # what is not done -> since when, monotonic; what is known of it
         self.lock = asyncio.Lock()  # held while anything is written: who holds it sees no write in flight
+
+    def problem(self) -> str | None:
+        """What Kafka has not done for too long, in words."""
+        for what, (since, why) in self._stuck.items():
+            if time.monotonic() - since > STUCK_S:
+                return f"Kafka does not {what}" + (f" ({why})" if why else "")
+        return self._fell_back
+
+    @property
+    def has_work(self) -> bool:
+        """Whether it has partitions."""
+        return bool(self._link.owned(self._link.generation))
 
     async def restore(self, rows: Iterable[tuple[bytes, bytes]], partitions: Iterable[int]) -> None:
         """Begin with what the table holds for `partitions`, forgetting everything else."""
@@ -151,9 +169,13 @@ class Alerter:
         """
         generation = self._link.generation
         owned = self._link.owned(generation) & self._next.keys()
-        ends = await self._link.ends(owned) if owned else {}
+        read = {partition: self._next[partition] for partition in owned}
+        ends = await self._ends(owned)
+        shorter = [p for p in ends if ends[p] < read[p]]
+        self._fell_back = self._made_anew(shorter[0], ends, read) if shorter else None
         firing = 0
         async with self.lock:
+            self._forget_waiting_for_kafka()
             for partition in owned & self._link.owned(generation):
                 ledger = self._ledgers[partition]
                 behind = max(0, ends[partition] - self._next[partition])
@@ -166,6 +188,34 @@ class Alerter:
                     await self._apply(partition, generation, ledger.hush(clock, self._silence_ms))
                 firing += ledger.firing()
         self._metrics.firing.set(firing)
+
+    async def _ends(self, owned: set[int]) -> dict[int, int]:
+        """Raises `UnavailableError`."""
+        what = f"say where {self._topic} ends"
+        if not owned:
+            self._stuck.pop(what, None)
+            return {}
+        since, _ = self._stuck.setdefault(what, (time.monotonic(), ""))
+        try:
+            ends = await self._link.ends(owned)
+        except UnavailableError as error:
+            self._stuck[what] = (since, str(error))
+            raise
+        self._stuck.pop(what, None)
+        return ends
+
+    def _made_anew(self, partition: int, ends: dict[int, int], read: dict[int, int]) -> str:
+        return (
+            f"{self._topic}-{partition} ends at {ends[partition]}, but was read up to {read[partition]}: was the topic "
+            "made again? Then stop the alerters, delete the topic that ends in -alerts-firing-changelog and start them"
+        )
+
+    def _forget_waiting_for_kafka(self) -> None:
+        """While Kafka did not let us look, nothing could be delivered either: that is no standstill."""
+        now = time.monotonic()
+        if now - self._looked > _LOOK_S:
+            self._waiting_since.clear()
+        self._looked = now
 
     def _waits(self, partition: int, behind: int) -> bool:
         """Whether it has been behind for long enough, and nothing was delivered, to fetch it ourselves."""
@@ -209,7 +259,7 @@ class Alerter:
         for at in range(start, stop, _FETCH_MAX):
             until = min(stop, at + _FETCH_MAX)
             fetch = partial(self._link.fetch, partition, at, until, generation)
-            fetched = await self._patiently(partition, generation, fetch)
+            fetched = await self._patiently(partition, generation, f"deliver records of {self._topic}", fetch)
             if gone := until - at - len(fetched):
                 log.warning("%s-%d: %d records of [%d, %d) are gone", self._topic, partition, gone, at, until)
             await self._read(partition, generation, fetched)
@@ -240,20 +290,26 @@ class Alerter:
                 rows = [(pack_key(partition, key), _encode(run) if run else None) for key, run in runs]
                 await self._link.store(partition, rows)
 
-        await self._patiently(partition, generation, write)
+        await self._patiently(partition, generation, "acknowledge alerts", write)
         self._ledgers[partition].apply(change)
         for alert in change.alerts:
             self._metrics.alert_records.labels(alert.status).inc()
 
-    async def _patiently(self, partition: int, generation: int, action: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, partition: int, generation: int, what: str, action: Callable[[], Awaitable[T]]) -> T:
         """Repeat an action until Kafka is there for it. Raises `_LostError` once the partition is not ours."""
-        for delay in chain(_BACKOFF_S, repeat(_BACKOFF_S[-1])):
-            self._must_own(partition, generation)
-            try:
-                return await action()
-            except UnavailableError as error:
-                log.warning("alerts: Kafka is not available (%s); trying again in %g s", error, delay)
-                await asyncio.sleep(delay)
+        since = time.monotonic()
+        self._stuck[what] = (since, "")
+        try:
+            for delay in chain(_BACKOFF_S, repeat(_BACKOFF_S[-1])):
+                self._must_own(partition, generation)
+                try:
+                    return await action()
+                except UnavailableError as error:
+                    self._stuck[what] = (since, str(error))
+                    log.warning("alerts: Kafka is not available, and is asked again (%s)", error)
+                    await asyncio.sleep(delay * random.uniform(0.75, 1.25))
+        finally:
+            self._stuck.pop(what, None)
         raise AssertionError("the delays never end")
 
     def _must_own(self, partition: int, generation: int) -> None:

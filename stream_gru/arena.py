@@ -85,6 +85,11 @@ class Arena:
         """Rows that changed since the last cut of their partition."""
         return int(np.count_nonzero(self._dirty[: self._top]))
 
+    @property
+    def changed(self) -> set[int]:
+        """The partitions that have such rows."""
+        return set((np.unique(self._owner[: self._top][self._dirty[: self._top]]) - 1).tolist())
+
     def series(self, partition: int) -> int:
         """Resident rows of one partition."""
         return len(self._slots[partition])

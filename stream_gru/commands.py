@@ -270,7 +270,7 @@ def _partitions(topic: str, found: Mapping[str, Topic]) -> list[TopicPartition]:
 async def _members(cluster: Cluster, group: str) -> float:
     """How many workers score in this group; infinity when that is not known, or none does."""
     try:
-        return await cluster.members(group) or math.inf
+        return len((await cluster.group(group))["members"]) or math.inf
     except BrokerError:  # not allowed to ask
         return math.inf
 

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     TOO_MANY_SERIES = "too_many_series"
     BATCH_TOO_LARGE = "batch_too_large"  # a whole record batch that unpacks to more than it may
     BATCH_CORRUPT = "batch_corrupt"  # a whole record batch that is not what its producer sent, or can't be unpacked
+    CRASHED_WORKER = "crashed_worker"  # three workers in a row ended while they scored it; it was not read again
 
 
 class Original(msgspec.Struct, frozen=True):

@@ -43,7 +43,7 @@ class Engine:
 
     def __init__(
         self,
-        bundle: Path | None = None,
+        bundle: Path | bundles.Bundle | None = None,
         *,
         features: int | Sequence[str] = 1,
         capacity: int = 1_000_000,
@@ -53,9 +53,10 @@ class Engine:
         gaps: settings.Gaps | None = None,
         horizons: Sequence[int] = (),
     ) -> None:
-        """`bundle` is a folder, none: the one in the package. `features` is how many values a reading has, or their
-        names; `capacity` the most series held at once. `horizons` are the farther steps to forecast instead of the
-        bundle's own, if it can forecast any; the one that detection waits for is always among them.
+        """`bundle` is a folder or what was loaded from one, none: the one in the package. `features` is how many values
+        a reading has, or their names; `capacity` the most series held at once. `horizons` are the farther steps to
+        forecast instead of the bundle's own, if it can forecast any; the one that detection waits for is always among
+        them.
 
         Raises `BundleError`, and `SettingsError` for the device or the horizons.
         """
@@ -68,11 +69,11 @@ class Engine:
         self.watch: Watch | None = None  # looks on at each step
         self._scored = 0  # readings that `score` was given
         torch.set_num_threads(threads)
-        self._take(bundles.load(bundle))
+        self._take(bundle if isinstance(bundle, bundles.Bundle) else bundles.load(bundle))
 
-    def reload(self, bundle: Path | None) -> None:
+    def reload(self, bundle: Path | bundles.Bundle | None) -> None:
         """Take another model. Every row starts anew: what was resident is dropped, open partitions stay open."""
-        loaded = bundles.load(bundle)
+        loaded = bundle if isinstance(bundle, bundles.Bundle) else bundles.load(bundle)
         partitions = self.arena.partitions
         self._take(loaded)
         for partition in partitions:
@@ -86,11 +87,16 @@ class Engine:
         weights = sum(weight.numel() * weight.element_size() for weight in self._forecaster.parameters())
         return len(self.arena) * self.layout.row_bytes + weights
 
-    def _take(self, bundle: bundles.Bundle) -> None:
+    def require(self, bundle: bundles.Bundle) -> None:
+        """Raises `BundleError` or `SettingsError` where `bundle` can't do what is asked of this engine's."""
         scaled = len(bundle.description.scaling.loc)
         if scaled not in (0, 1, len(self.features)):
             raise BundleError(f"{bundle.name} scales {scaled} features; the readings have {len(self.features)}")
-        self._horizons = _horizons(self._asked, bundle)  # raises before anything has changed
+        _horizons(self._asked, bundle)
+
+    def _take(self, bundle: bundles.Bundle) -> None:
+        self.require(bundle)  # before anything has changed
+        self._horizons = _horizons(self._asked, bundle)
         self.bundle = bundle
         self._ahead = torch.tensor(self.steps, dtype=torch.float32, device=self.device)[:, None]
         self._forecaster = bundle.forecaster.to(self.device)

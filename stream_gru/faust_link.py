@@ -3,37 +3,86 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed
 from faust.exceptions import ConsumerNotStarted, NotReady, ProducerSendError
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.transport.drivers.aiokafka import Consumer as FaustConsumer
+from faust.transport.drivers.aiokafka import Producer as FaustProducer
 from faust.types import TP
+from mode.threads import ServiceThread
 
 from stream_gru import kafka
 from stream_gru.alerter import Record, UnavailableError, unpack_key
 from stream_gru.alerts import Alert
-from stream_gru.polite import polite
 from stream_gru.settings import Settings
+from stream_gru.tasks import put_away
 
+_GOODBYE_S = 2.0  # for each step of taking an app down
 _encode = msgspec.json.encode
 
 
 class _ConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc] # faust has no types
     def _create_consumer(self, loop: Any) -> Any:
-        return polite(super()._create_consumer(loop=loop))
+        return self.app.pulse.attach(super()._create_consumer(loop=loop))
+
+    async def on_thread_stop(self) -> None:
+        """Faust's waits as long as Kafka lets its last requests wait."""
+        await put_away(super().on_thread_stop(), within_s=_GOODBYE_S)
+        if self._consumer is not None:
+            await put_away(self._consumer._client.close(), within_s=_GOODBYE_S)
+
+    async def stop(self) -> None:
+        """Faust's blocks the event loop, with the data plane on it, until the thread has ended."""
+        if self._started.is_set():
+            with suppress(RuntimeError):  # the loop of a thread that has crashed is closed
+                await super(ServiceThread, self).stop()
+            if self._thread is not None:
+                await asyncio.to_thread(self._thread.stop)
 
 
 class Consumer(FaustConsumer):  # type: ignore[misc] # faust has no types
-    """Faust's, made polite."""
+    """Faust's, whose client is watched and which can always be left."""
 
     def _new_consumer_thread(self) -> Any:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class Producer(FaustProducer):  # type: ignore[misc] # faust has no types
+    """Faust's, whose client is watched and which can always be left.
+
+    Idempotent: what Kafka did not acknowledge waits until it does, for as long as an outage lasts, and is there once.
+    """
+
+    def _settings_extra(self) -> dict[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        return self.app.pulse.attach(super()._new_producer(transactional_id))
+
+    async def flush(self) -> None:
+        """Faust's waits for as long as Kafka is away."""
+        await put_away(super().flush(), within_s=_GOODBYE_S)
+
+    async def on_stop(self) -> None:
+        """What is not acknowledged soon is given up: the next app must not find this one writing beside it."""
+        producer = self._producer
+        await put_away(super().on_stop(), within_s=_GOODBYE_S)
+        if producer is not None:
+            await put_away(_give_up(producer), within_s=_GOODBYE_S)
+
+
+async def _give_up(producer: AIOKafkaProducer) -> None:
+    """End a producer without what it still holds."""
+    producer._message_accumulator.fail_all(ProducerClosed())
+    await producer.client.close()
+    await producer._sender.close()
 
 
 class FaustLink:
@@ -65,14 +114,19 @@ class FaustLink:
         return list(rows.items()), assigned
 
     async def publish(self, alerts: Sequence[Alert]) -> None:
+        send = self._alerts.send
         with _unavailable():
-            await _all([await self._alerts.send(key=a.id.encode(), value=_encode(a), force=True) for a in alerts])
+            await _all(
+                [await _hand_over(partial(send, key=a.id.encode(), value=_encode(a), force=True)) for a in alerts]
+            )
 
     async def store(self, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
         # Not `table[key] = value`: that needs an event at hand to know the partition, and can't be awaited.
         send = self._table.changelog_topic.send
         with _unavailable():
-            await _all([await send(key=key, value=value, partition=partition, force=True) for key, value in rows])
+            await _all(
+                [await _hand_over(partial(send, key=k, value=v, partition=partition, force=True)) for k, v in rows]
+            )
         for key, value in rows:
             if value is None:
                 self._table.data.pop(key, None)
@@ -106,6 +160,16 @@ class FaustLink:
         return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == self._anomalies}
 
 
+async def _hand_over(send: Callable[[], Awaitable[Awaitable[Any]]]) -> Awaitable[Any]:
+    """Give the producer a record. While it has no room, it is this record that waits: those before it are in there."""
+    while True:
+        try:
+            return await send()
+        except ProducerSendError as error:
+            if not isinstance(error.__cause__, KafkaTimeoutError):
+                raise
+
+
 async def _all(pending: Iterable[Awaitable[Any]]) -> None:
     """Wait for every acknowledgement, also when one fails."""
     for result in await asyncio.gather(*pending, return_exceptions=True):
@@ -118,4 +182,7 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except (KafkaError, ProducerSendError, ConsumerNotStarted, NotReady, TimeoutError, OSError) as error:
-        raise UnavailableError(f"{type(error).__name__}: {error}") from error
+        cause = error.__cause__ if isinstance(error, ProducerSendError) else error
+        if isinstance(cause, KafkaError) and not cause.retriable:
+            raise cause from error  # a missing right, or a producer that is out of step: only a new app is of use
+        raise UnavailableError(f"{type(error).__name__}: {error}".rstrip(": ")) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, fields
+from collections.abc import Set
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Literal
 
@@ -66,13 +67,29 @@ class Opening:
     mute_below: int | None  # outputs below were acknowledged before (rule R13)
     gap: Gap | None = None
     checks: tuple[Check, ...] = ()  # read these records and pass their crcs to `Partition.verify`
+    adopts: bool = False  # the stored rows are of a model that a reload replaced: send `Partition.pending` first (R18)
 
 
 def decide(
-    at: PartitionId, now: Identity, policy: Policy, *, assigned: Assigned, commit: Commit | None, start: int, end: int
+    at: PartitionId,
+    now: Identity,
+    policy: Policy,
+    *,
+    assigned: Assigned,
+    commit: Commit | None,
+    start: int,
+    end: int,
+    replaced: Set[str] = frozenset(),
 ) -> Opening:
-    """Where to begin in a log of offsets [start, end). Raises `IdentityError`, `StateLostError` or `GapError`."""
-    compare(at, assigned.identity, now)
+    """Where to begin in a log of offsets [start, end). Raises `IdentityError`, `StateLostError` or `GapError`.
+
+    `replaced` are the models that reloads took out of use, which the owner of this partition may not have heard of.
+    """
+    adopts = False
+    was = assigned.identity
+    if was is not None and was.model in replaced - {now.model}:
+        was, adopts = replace(was, model=now.model, row=now.row), True
+    compare(at, was, now)
     how, position = Start.RESUMED, assigned.offset
     if position is None and commit is None:
         how, position = Start.FIRST, start if policy.start == "earliest" else end
@@ -96,6 +113,7 @@ def decide(
         mute.offset if mute else None,
         gap,
         tuple(check for check in checks if check and start <= check.offset < end),
+        adopts,
     )
 
 
@@ -116,12 +134,13 @@ def gap_before(at: PartitionId, policy: Policy, position: int, start: int, end: 
 
 def compare(at: PartitionId, was: Identity | None, now: Identity) -> None:
     """R17, R20: rows mean something only to the topic, model and layout that they were made for."""
-    differ = [f.name for f in fields(Identity) if was and getattr(was, f.name) != getattr(now, f.name)]
-    if differ:
-        then, here = (", ".join(f"{name} {getattr(i, name)!r}" for name in differ) for i in (was, now))
+    differ = [f.name for f in fields(Identity) if f.compare and was and getattr(was, f.name) != getattr(now, f.name)]
+    if was is not None and differ:
+        then, here = (", ".join(_said(i, name) for name in differ) for i in (was, now))
+        do = next(_DO[name] for name in _DO if name in differ)
         raise IdentityError(
-            f"{at}: the state was made with {then}, but here it is {here}. Run with what it was made with, or forget "
-            "it with `stream-gru state reset` and let it be rebuilt from what Kafka retains"
+            f"{at}: the state was made with {then}, but here it is {here}. {do} it with `stream-gru state reset "
+            f"--topic {at.topic}` and let it be rebuilt from what Kafka retains"
         )
 
 
@@ -138,6 +157,20 @@ def mark_of(offset: int, crc: int) -> str:
 def record_crc(key: bytes | None, value: bytes | None) -> int:
     """The crc32 of a record's key and value, by which a log without a topic id is recognised (rule R17)."""
     return zlib.crc32(value or b"", zlib.crc32((key or b"") + b"\0"))
+
+
+_DO = {  # what differs -> what to do about it
+    "topic_id": "The topic was deleted and made again: forget",
+    "partitions": "With the number of partitions, series moved from one to another: forget",
+    "model": "Set model.bundle to the model that it was made with, or forget",
+    "buckets": "Set state.buckets to what it was, or forget",
+    "row": "Run the version of stream-gru that made it, or forget",
+}
+
+
+def _said(identity: Identity, name: str) -> str:
+    value = getattr(identity, name)
+    return f"{name} {identity.name if name == 'model' and identity.name else value!r}"
 
 
 def _tag(now: Identity) -> list[str]:

@@ -7,6 +7,7 @@ The life of a partition, as its caller runs it::
     # only now, behind the fence (R10): the group's commit, the log's start and end
     opening = partition.open(owner, assigned, commit, log_start, log_end)
     partition.verify(owner, {offset: record_crc(key, value), ...})    # of the records in opening.checks, if any
+    # if opening.adopts: write partition.pending first, as a reload, below
     # restore rows; while not partition.settled: a checkpoint and a commit, as below; seek(partition.position)
 
     batch = partition.begin(offsets)                       # a batch's records are about to be stepped
@@ -42,9 +43,12 @@ R15  P   No stored offset: a first start if the group has no commit, else state 
          So nothing is taken in before the beginning is in the store and in a commit (`settled`).
 R16  P   Records that retention took before they were read are one gap, aloud, or refused; never a silent jump.
 R17  P   The topic id is compared at every claim, gap and checkpoint; without ids, a crc32 of the last record applied.
-R18  P   What is no record (a reload) is written under the same owner, drained, in one call.
+R18  P   What is no record (a reload) is written under the same owner, drained, in one call. Where an owner ended
+         before a reload of the group reached it, the next one begins with that call (`Opening.adopts`).
 R19  -   Rows never expire here; a rule for that must depend on the log alone.
 R20  P   Batches, checkpoints and replies carry their owner and are ignored when it is no longer current.
+R21  SW  Whoever reads leaves word of it in the store, as its owner, and takes it back only when it hands over; so that
+         its successor knows of an unclean end, and of what was being scored then (`guard.py`).
 ===  ==  ==============================================================================================================
 """
 
@@ -52,7 +56,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from stream_gru.batch import Bools, Ints
@@ -128,6 +132,7 @@ class Partition:
         self._stored_marks: Mapping[str, str] = {}
         self._committed: int | None = None
         self._checks: tuple[Check, ...] = ()
+        self.replaced: Set[str] = frozenset()  # set before `open`: models that reloads of the group took out of use
 
     # -- assignment
 
@@ -150,13 +155,22 @@ class Partition:
         if owner != self.owner or self.active:  # R20
             raise FencedError(f"{self.id}: this reply belongs to an earlier claim of the partition")
         opening = decide(
-            self.id, self.identity, self.policy, assigned=assigned, commit=commit, start=log_start, end=log_end
+            self.id,
+            self.identity,
+            self.policy,
+            assigned=assigned,
+            commit=commit,
+            start=log_start,
+            end=log_end,
+            replaced=self.replaced,
         )
         self.position, self.stored = opening.position, assigned.offset
         self._marks, self._stored_marks = dict(assigned.marks), assigned.marks
         self._committed, self._checks = opening.mute_below, opening.checks
         self.mute_below = opening.mute_below or 0
         self.active = not opening.checks
+        if opening.adopts:
+            self.pending = Checkpoint(owner, self.position, dict(self._marks), self.identity)
         self._settle()
         return opening
 
@@ -248,6 +262,11 @@ class Partition:
         return self.active and self.position != self.stored
 
     @property
+    def idle(self) -> bool:
+        """Nothing happened since the last checkpoint, as far as is known here: a probe does instead of one (R14)."""
+        return self._settled and not self._in_flight and self.pending is None and not self.changed and not self.commit()
+
+    @property
     def settled(self) -> bool:
         """R15: the beginning is stored and the group has a commit, so that losing either is noticed; take in now."""
         return self._settled
@@ -334,7 +353,8 @@ class Partition:
     # -- the inside
 
     def _settle(self) -> None:
-        self._settled |= self.active and not self.changed and self.commit() is None
+        adopting = self.pending is not None and self.pending.identity is not None
+        self._settled |= self.active and not adopting and not self.changed and self.commit() is None
 
     def _current(self) -> str:
         if self.owner is None or not self.active:

@@ -11,6 +11,7 @@ import logging
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka.conn import CloseReason
@@ -98,7 +99,7 @@ class Pulse:
     def problem(self) -> str | None:
         """What has waited for too long, in words."""
         now = self._clock()
-        for kind, since in self._waiting.items():
+        for kind, since in list(self._waiting.items()):  # clients on threads of their own change it
             may_take = self._kafka.rebalance_timeout_s if kind == "join" else 0.0
             if now - since > SILENT_S + may_take:
                 return f"{_WORDS[kind]} ({self._kafka.bootstrap_servers})"
@@ -108,7 +109,8 @@ class Pulse:
         """Close every connection: what waits on one fails now, and is asked again on a new one."""
         for client in list(self._clients):
             for connection in list(client._conns.values()):
-                connection.close(reason=CloseReason.CONNECTION_BROKEN)
+                # A client may live on a thread of its own, as that of a Faust consumer does.
+                client._loop.call_soon_threadsafe(partial(connection.close, reason=CloseReason.CONNECTION_BROKEN))
 
     def _known(self, code: int) -> None:
         """Tells a member that was replaced from one whose session ran out: the group knew it just now."""
@@ -144,33 +146,33 @@ class Watch:
         self._check = check
         self._since: float | None = None  # of the present problem
         self._told = ""
-        self._away = False  # a fresh connection did not work either
+        self.away = False  # a fresh connection did not work either
         self._cut_at = float("-inf")
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            await asyncio.sleep(_ASK_AGAIN_S if self._away else _TURN_S)
+            await asyncio.sleep(_ASK_AGAIN_S if self.away else _TURN_S)
             await self.turn()
 
     async def turn(self) -> None:
         """Look once."""
         problem = self._pulse.problem() or self._more() or None
-        if problem is None and not self._away:
+        if problem is None and not self.away:
             self._well()
             return
-        if not self._away:
+        if not self.away:
             self._health.report(self._part, problem)  # now; finding the cause takes a while
         cause = await diagnose(self._kafka)
         if cause is not None:
             self._unwell(cause)
-            self._away = True
+            self.away = True
             return
         # It answers others. What still waits here does so on a connection that leads nowhere.
-        if self._away or (problem and time.monotonic() - self._cut_at > _CUT_AGAIN_S):
+        if self.away or (problem and time.monotonic() - self._cut_at > _CUT_AGAIN_S):
             self._pulse.cut()
             self._cut_at = time.monotonic()
-        self._away = False
+        self.away = False
         problem = self._more() or self._pulse.problem() or None
         if problem is None:
             self._well()

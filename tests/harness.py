@@ -1,36 +1,37 @@
-"""Workers as processes on real servers, and the CHECK that every fault test ends with."""
+"""Workers as processes on real servers, and a load for them. What must hold in the end is in `tests.check`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream_gru import codecs, stores
-from stream_gru.batch import Readings
-from stream_gru.engine import Engine
+from stream_gru.errors import StreamGruError
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings, environment
-from stream_gru.stores import PartitionId
+from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.worker.cluster import Cluster
+from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE, STATE_CLOSE, Checked, Deviations, check, each, partitions, states
 
-CLOSE = 1e-6  # of outputs, relative to max(1, |y|)
-STATE_CLOSE = 1e-5
-NEAR_THRESHOLD = 1e-5
+WORKER = ("-m", "stream_gru", "worker")
+_GRACE_S = 20.0  # for a stop; how long it may take is checked by the tests that are about it
+Role = Literal["all", "scorer", "alerter"]
 
 
 @dataclass
@@ -39,32 +40,78 @@ class Crew:
 
     settings: Settings
     folder: Path
+    role: Role = "scorer"
     workers: dict[str, Child] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)  # of /ready
 
-    def start(self, name: str, instance: str | None = None) -> Child:
-        """Start or start again the worker of this name; with static membership, as the same member or as `instance`."""
-        kafka = self.settings.kafka
+    def start(
+        self,
+        name: str,
+        *,
+        role: Role | None = None,
+        settings: Settings | None = None,
+        command: Sequence[str] = WORKER,
+        instance: str | None = None,
+        **variables: str,
+    ) -> Child:
+        """Start or start again the worker of this name; with static membership, as the same member or as `instance`.
+
+        It may differ from the others: in its settings, in what Python is told to run, in environment variables.
+        """
+        if name in self.workers:
+            self.workers[name].kill()
+        chosen = settings or self.settings
+        kafka, metrics = chosen.kafka, chosen.metrics
         if kafka.group_instance_id:
-            member = f"{kafka.group_instance_id}-{instance or name}"
-            kafka = kafka.model_copy(update={"group_instance_id": member})
-        scorer = self.settings.model_copy(update={"role": "scorer", "kafka": kafka})
-        command = [sys.executable, "-m", "stream_gru", "worker"]
-        self.workers[name] = Child(command, self.folder / f"{name}.log", environment(scorer))
+            kafka = kafka.model_copy(update={"group_instance_id": f"{kafka.group_instance_id}-{instance or name}"})
+        self.ports[name] = metrics.port or free_port()
+        metrics = metrics.model_copy(update={"port": self.ports[name]})
+        update = {"role": role or self.role, "kafka": kafka, "metrics": metrics}
+        worker = environment(chosen.model_copy(update=update))
+        self.workers[name] = Child([sys.executable, *command], self.folder / f"{name}.log", {**worker, **variables})
         return self.workers[name]
 
     def log(self, name: str) -> str:
         """What the worker has printed over all its lives."""
-        return (self.folder / f"{name}.log").read_text("utf-8")
+        return (self.folder / f"{name}.log").read_text("utf-8", errors="replace")
+
+    def ready(self, name: str) -> tuple[bool, dict[str, str]]:
+        """Whether /ready answers 200, and the parts that it names."""
+        try:
+            url = f"http://127.0.0.1:{self.ports[name]}/ready"
+            with urllib.request.urlopen(url, timeout=3) as answer:
+                return True, json.load(answer)["parts"]
+        except urllib.error.HTTPError as error:
+            return False, json.load(error)["parts"]
+        except OSError as error:
+            return False, {"process": f"does not answer: {error}"}
+
+    async def listens(self, name: str) -> None:
+        """Wait until it answers at all: a SIGTERM before that finds no handler."""
+        worker, deadline = self.workers[name], time.monotonic() + 60
+        while "process" in (await asyncio.to_thread(self.ready, name))[1]:
+            assert worker.returncode is None, f"{name} ended with code {worker.returncode}\n{worker.tail()}"
+            assert time.monotonic() < deadline, f"{name} does not listen\n{worker.tail()}"
+            await asyncio.sleep(0.1)
 
     def stop(self) -> dict[str, int]:
         """SIGTERM to all; the return codes."""
-        return {name: worker.stop() for name, worker in self.workers.items()}
+        for worker in self.workers.values():
+            worker.send_signal(signal.SIGTERM)
+        return {name: _ended(worker) for name, worker in self.workers.items()}
+
+
+def _ended(worker: Child) -> int:
+    try:
+        return worker.wait(_GRACE_S)
+    except StreamGruError:
+        return worker.kill()
 
 
 @contextmanager
-def crew(settings: Settings, folder: Path, *names: str) -> Iterator[Crew]:
+def crew(settings: Settings, folder: Path, *names: str, role: Role = "scorer") -> Iterator[Crew]:
     """Workers that are gone at the end whatever happens."""
-    made = Crew(settings, folder)
+    made = Crew(settings, folder, role)
     try:
         for name in names:
             made.start(name)
@@ -83,6 +130,7 @@ class Load:
         self._rng = np.random.default_rng(seed)
         self._start = int(time.time() * 1000) - 3_600_000
         self.sent = 0
+        self.clock_ms = 0  # how far the clock of the readings is off
 
     async def send(self, n: int, rate: float | None = None) -> None:
         """Send `n` more, at `rate` a second or as fast as it goes."""
@@ -93,192 +141,209 @@ class Load:
             began, first = time.perf_counter(), self.sent
             futures = []
             while self.sent < first + n:
-                futures.append(await producer.send(topic, key=self._key(), value=self._payload()))
-                self.sent += 1
+                futures.append(await producer.send(topic, **self.next()))
                 if rate and self.sent % 50 == 0:
                     await asyncio.sleep(max(0.0, began + (self.sent - first) / rate - time.perf_counter()))
             await asyncio.gather(*futures)
         finally:
             await producer.stop()
 
+    async def flow(self, rate: float, producer_settings: Settings | None = None) -> None:
+        """Send `rate` a second until cancelled, through whatever happens to Kafka.
+
+        What an outage leaves unsent is lost, or sent twice: the log says what the readings are.
+        """
+        topic = self._settings.topics.readings[0]
+        options = aiokafka_options((producer_settings or self._settings).kafka)
+        while True:
+            producer = AIOKafkaProducer(**options, linger_ms=5)
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                try:
+                    await producer.start()
+                    due = time.monotonic()
+                    while True:
+                        due = max(due + 0.1, time.monotonic() - 1)
+                        async with asyncio.timeout(30):
+                            sent = [await producer.send(topic, **self.next()) for _ in range(max(1, int(rate / 10)))]
+                            await asyncio.gather(*sent)
+                        await asyncio.sleep(max(0.0, due - time.monotonic()))
+                finally:
+                    with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                        await asyncio.wait_for(producer.stop(), 5)
+            await asyncio.sleep(0.5)
+
+    def next(self) -> dict[str, bytes]:
+        """Key and value of the next reading."""
+        record = {"key": self._key(), "value": self._payload()}
+        self.sent += 1
+        return record
+
     def _key(self) -> bytes:
         return b"sensor-%05d" % (self.sent % self._series)
 
     def _payload(self) -> bytes:
         tick, draw = self.sent // self._series, self._rng.random()
+        start = self._start + self.clock_ms
         if draw < 0.002:
             return b'{"timestamp": "yesterday", "value": 1}'
         if draw < 0.004:
-            return b'{"timestamp": %d, "value": null}' % (self._start + tick * 1000)
+            return b'{"timestamp": %d, "value": null}' % (start + tick * 1000)
         value = 20 + 5 * np.sin(tick / 8 + self.sent % self._series) + self._rng.normal(0, 0.3)
         value += 30 * (draw > 0.995)
         late = 5000 if 0.004 < draw < 0.006 else 0
-        return json.dumps({"timestamp": self._start + tick * 1000 - late, "value": round(value, 4)}).encode()
+        return json.dumps({"timestamp": start + tick * 1000 - late, "value": round(value, 4)}).encode()
 
 
 async def read(settings: Settings, *topics: str) -> list[Any]:
     """Every record of `topics` that is there now."""
-    consumer = AIOKafkaConsumer(**aiokafka_options(settings.kafka), auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        parts = await partitions(settings, topics)
-        consumer.assign(parts)
-        ends = {tp: end for tp, end in (await consumer.end_offsets(parts)).items() if end}
-        records: list[Any] = []
-        deadline = time.monotonic() + 60
-        while any([(await consumer.position(tp)) < end for tp, end in ends.items()]) and time.monotonic() < deadline:
-            for some in (await consumer.getmany(timeout_ms=1000)).values():
-                records += some
-        return records
-    finally:
-        await consumer.stop()
+    return [record async for record in each(settings, *topics)]
 
 
-async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
-    """All partitions of `topics`."""
+@dataclass
+class Progress:
+    """How far the readings go and how far the group has come, asked over connections that are kept."""
+
+    settings: Settings
+    _consumer: AIOKafkaConsumer
+    _cluster: Cluster
+    _partitions: list[TopicPartition]
+
+    async def ends(self) -> dict[TopicPartition, int]:
+        """Where the logs of the readings end."""
+        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._partitions)
+        return ends
+
+    async def commits(self) -> dict[TopicPartition, int]:
+        """The group's commits, which follow the stored offsets."""
+        with contextlib.suppress(KafkaError):  # a fresh broker has no coordinator until a group needs it
+            found = await self._cluster.commits(self.settings.kafka.group_id, self._partitions)
+            return {tp: commit.offset for tp, commit in found.items()}
+        return {}
+
+    async def reached(self, ends: dict[TopicPartition, int]) -> bool:
+        """Whether everything below `ends` is scored and checkpointed."""
+        commits = await self.commits()
+        return all(commits.get(tp, 0) >= end for tp, end in ends.items())
+
+
+@contextlib.asynccontextmanager
+async def progress(settings: Settings) -> AsyncIterator[Progress]:
+    """Connect to ask for it."""
+    parts = await partitions(settings, settings.topics.readings)
     cluster = await Cluster.connect(settings.kafka)
     try:
-        found = await cluster.topics(topics)
-        return [TopicPartition(name, p) for name in topics for p in range(found[name].partitions)]
+        async with AIOKafkaConsumer(**aiokafka_options(settings.kafka)) as consumer:
+            yield Progress(settings, consumer, cluster, parts)
     finally:
         await cluster.close()
+
+
+@dataclass
+class Stalls:
+    """How long partitions with something to read stood still."""
+
+    worst: float = 0.0
+    where: str = ""
+    _moved: dict[TopicPartition, tuple[int, float]] = field(default_factory=dict)
+
+    def look(self, ends: dict[TopicPartition, int], commits: dict[TopicPartition, int], now: float) -> None:
+        """Take down where everything is."""
+        for tp, end in ends.items():
+            commit = commits.get(tp, 0)
+            before, since = self._moved.get(tp, (-1, now))
+            if commit != before or commit >= end:
+                self._moved[tp] = (commit, now)
+            elif now - since > self.worst:
+                self.worst, self.where = now - since, f"{tp.topic}-{tp.partition} at {commit} of {end}"
+
+
+@contextlib.asynccontextmanager
+async def stalls(settings: Settings) -> AsyncIterator[Stalls]:
+    """Watch the group while something else happens; Kafka must be there."""
+    watched = Stalls()
+
+    async def watch(asked: Progress) -> None:
+        while True:
+            watched.look(await asked.ends(), await asked.commits(), time.monotonic())
+            await asyncio.sleep(0.2)
+
+    async with progress(settings) as asked:
+        watching = asyncio.create_task(watch(asked))
+        try:
+            yield watched
+            if watching.done():
+                watching.result()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 async def end_offsets(settings: Settings) -> dict[TopicPartition, int]:
     """Where the logs of the readings end."""
-    consumer = AIOKafkaConsumer(**aiokafka_options(settings.kafka))
-    await consumer.start()
-    try:
-        ends: dict[TopicPartition, int] = await consumer.end_offsets(
-            await partitions(settings, settings.topics.readings)
-        )
+    async with progress(settings) as asked:
+        ends: dict[TopicPartition, int] = await asked.ends()
         return ends
-    finally:
-        await consumer.stop()
 
 
 async def stored_offsets(settings: Settings) -> dict[TopicPartition, int]:
     """The group's commits, which follow the stored offsets."""
-    cluster = await Cluster.connect(settings.kafka)
-    try:
-        parts = list(await end_offsets(settings))
-        with contextlib.suppress(KafkaError):  # a fresh broker has no coordinator until a group needs it
-            return {tp: c.offset for tp, c in (await cluster.commits(settings.kafka.group_id, parts)).items()}
-        return {}
-    finally:
-        await cluster.close()
+    async with progress(settings) as asked:
+        commits: dict[TopicPartition, int] = await asked.commits()
+        return commits
 
 
 async def drained(settings: Settings, worker: Child, timeout_s: float = 60) -> None:
     """Wait until everything is scored and checkpointed."""
     deadline = time.monotonic() + timeout_s
-    while True:
-        ends = {tp: end for tp, end in (await end_offsets(settings)).items() if end}
-        commits = await stored_offsets(settings)
-        if all(commits.get(tp) == end for tp, end in ends.items()):
-            return
-        if worker.returncode is not None or time.monotonic() > deadline:
-            pytest.fail(f"not drained: {commits} of {ends}\n{worker.tail(40)}")
-        await asyncio.sleep(0.3)
+    async with progress(settings) as asked:
+        ends = await asked.ends()
+        while not await asked.reached(ends):
+            if worker.returncode is not None or time.monotonic() > deadline:
+                pytest.fail(f"not drained: {await asked.commits()} of {ends}\n{worker.tail(40)}")
+            await asyncio.sleep(0.1)
+            ends = await asked.ends()
 
 
-@dataclass
-class Checked:
-    """What a CHECK counted."""
+@contextlib.asynccontextmanager
+async def loaded(
+    workers: Crew, direct: Settings, *names: str, series: int = 500, rate: float = 600
+) -> AsyncIterator[Load]:
+    """Readings flow to workers that have started; at the end everything is scored and everybody stops well.
 
-    inputs: int
-    outputs: int
-    dead: int
-    duplicates: int
-
-
-async def check(settings: Settings) -> Checked:
-    """Nothing lost, duplicates agree, states are those of one process that reads the log once. Stop the workers."""
-    inputs = await read(settings, *settings.topics.readings)
-    outputs = await read(settings, settings.topics.forecasts)
-    dead = await read(settings, settings.topics.dead_letters)
-    seen: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for record in outputs:
-        parsed = json.loads(record.value)
-        seen[parsed["id"]].append(parsed)
-        assert parsed["id"].rsplit("-", 2)[1] == str(record.partition)
-        assert parsed["series"].encode() == record.key
-    letters = [json.loads(record.value) for record in dead]
-    buried = {letter["id"] for letter in letters}
-    # A batch that nobody can read is one dead letter; whoever reads the log gets one record in its place, at its end.
-    passed = {f"{x['topic']}-{x['partition']}-{x['last_offset']}": x["id"] for x in letters if "last_offset" in x}
-    wanted = {passed.get(id_, id_) for id_ in (f"{r.topic}-{r.partition}-{r.offset}" for r in inputs)}
-    assert wanted == seen.keys() | buried, f"{len(wanted - seen.keys() - buried)} of {len(wanted)} have no output"
-    assert not seen.keys() & buried
-    for copies in seen.values():
-        for other in copies[1:]:
-            _agree(copies[0], other)
-    await _states(settings, inputs)
-    return Checked(len(inputs), len(outputs), len(dead), len(outputs) + len(dead) - len(wanted))
-
-
-def _agree(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert one.keys() == other.keys()
-    scale = max(1.0, abs(one["y"] or 0))
-    for name in ("y", "yhat", "yhat_lower", "yhat_upper"):
-        assert _close(one[name], other[name], CLOSE * scale), (name, one, other)
-    assert _close(one["anomaly_score"], other["anomaly_score"], 1e-4)
-    if one["anomaly_score"] is None or abs(one["anomaly_score"] - 1) > NEAR_THRESHOLD:
-        assert (one["is_anomaly"], one["level"]) == (other["is_anomaly"], other["level"])
-
-
-def _close(a: float | None, b: float | None, tolerance: float) -> bool:
-    return a == b if a is None or b is None else abs(a - b) <= tolerance
-
-
-async def _states(settings: Settings, inputs: Sequence[Any]) -> None:
-    """Every row in the store is the one that an oracle computes, and every stored offset is the log's end."""
-    engine = Engine(
-        settings.model.bundle,
-        features=settings.input.values,
-        detector=settings.detector,
-        gaps=settings.gaps,
-        device="cpu",
-    )
-    codec = codecs.load(settings.input, (1, *engine.bundle.horizons))
-    store = stores.connect(settings.state.url.get_secret_value(), buckets=settings.state.buckets, timeout_s=10)
-    await store.open()
-    by_partition: dict[TopicPartition, list[Any]] = defaultdict(list)
-    for record in inputs:
-        by_partition[TopicPartition(record.topic, record.partition)].append(record)
+    `direct` is how we reach the servers, past any proxy of the workers.
+    """
+    load = Load(direct, series)
+    await load.send(2 * series)
+    for name in names:
+        workers.start(name)
+    await drained(direct, workers.workers[names[0]])
+    flowing = asyncio.create_task(load.flow(rate))
     try:
-        for handle, (tp, records) in enumerate(sorted(by_partition.items())):
-            oracle = _oracle(engine, codec, handle, sorted(records, key=lambda record: record.offset))
-            at = PartitionId(settings.kafka.group_id, tp.topic, tp.partition)
-            owner = f"check{time.time_ns():027d}"
-            identity = stores.Identity("", 0, settings.state.buckets, "", "")
-            assigned = await store.assign(at, owner, identity)
-            assert assigned.offset == records[-1].offset + 1
-            rows = {key: row async for some in store.restore(at, owner, 0) for key, row in some}
-            assert rows.keys() == oracle.keys()
-            mine = engine.layout.parse([rows[key] for key in sorted(rows)])
-            theirs = engine.layout.parse([oracle[key] for key in sorted(oracle)])
-            for name in ("offset", "timestamp", "interval", "made"):
-                np.testing.assert_array_equal(mine[name], theirs[name])
-            for name in engine.layout.fields:
-                a, b = mine["body"][name], theirs["body"][name]
-                np.testing.assert_allclose(a, b, rtol=STATE_CLOSE, atol=STATE_CLOSE, err_msg=name)
+        yield load
     finally:
-        await store.close()
+        flowing.cancel()
+        await asyncio.gather(flowing, return_exceptions=True)
+    await drained(direct, workers.workers[names[0]], 90)
+    assert set(workers.stop().values()) == {0}
 
 
-def _oracle(engine: Engine, codec: codecs.Codec, handle: int, records: Sequence[Any]) -> dict[bytes, bytes]:
-    engine.arena.open(handle)
-    for start in range(0, len(records), 4096):
-        some = records[start : start + 4096]
-        timestamps = np.array([r.timestamp for r in some])
-        decoded = codec.decode([r.key for r in some], [r.value for r in some], timestamps)
-        good = np.array([i for i in range(len(some)) if i not in decoded.bad], np.int64)
-        offsets = np.array([r.offset for r in some])
-        slots = engine.arena.admit(handle, [decoded.series[i] for i in good])
-        engine.step(Readings(slots, offsets[good], decoded.timestamp[good], decoded.value[good]))
-    cut = engine.arena.cut(handle)
-    return {key: row for some in cut.chunks(1000) for key, row in zip(*some, strict=True)}
-
-
-__all__ = ["Checked", "Crew", "Load", "check", "crew", "drained", "end_offsets", "read", "stored_offsets", "wait_until"]
+__all__ = [
+    "NEAR_THRESHOLD",
+    "OUTPUT_CLOSE",
+    "STATE_CLOSE",
+    "Checked",
+    "Crew",
+    "Deviations",
+    "Load",
+    "check",
+    "crew",
+    "drained",
+    "end_offsets",
+    "loaded",
+    "progress",
+    "read",
+    "stalls",
+    "states",
+    "stored_offsets",
+    "wait_until",
+]

@@ -112,7 +112,7 @@ class SecuredKafka(ApacheKafka):
 
     def _properties(self) -> str:
         listeners = _LISTENERS.format(
-            host=HOST, controller=self._controller, folder=self.directory, scram=_SCRAM, **self.ports
+            host=HOST, controller=self.controller_port, folder=self.directory, scram=_SCRAM, **self.ports
         )
         ours = {line.partition("=")[0] for line in listeners.splitlines()}
         kept = [line for line in super()._properties().splitlines() if line.partition("=")[0] not in ours]

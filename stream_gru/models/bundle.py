@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -105,29 +106,48 @@ def load(folder: Path | None = None) -> Bundle:
 
     Raises `BundleError` for whatever is wrong with it.
     """
+    folder = find(folder)
+    return parse(read(folder), str(folder))
+
+
+def find(folder: Path | None) -> Path:
+    """The folder that is meant: none is the default's, and the name of one in the package is that one's."""
     folder = DEFAULT if folder is None else folder
-    if not folder.exists():
-        folder = SHIPPED.get(str(folder), folder)
+    return folder if folder.exists() else SHIPPED.get(str(folder), folder)
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    """A bundle's files by name. Raises `BundleError` for a folder without them."""
     try:
-        text, weights = (folder / DESCRIPTION).read_bytes(), (folder / WEIGHTS).read_bytes()
+        return {name: (folder / name).read_bytes() for name in (DESCRIPTION, WEIGHTS)}
     except OSError as error:
         raise BundleError(
             f"{folder} is not a model bundle: {error.strerror} ({error.filename}); "
             f"a bundle is a folder with {DESCRIPTION} and {WEIGHTS}, as `stream-gru train --out` writes it, or one of "
             f"{', '.join(SHIPPED)}"
         ) from None
+
+
+def parse(files: Mapping[str, bytes], where: str) -> Bundle:
+    """The bundle that `read` read, or the group's from the store; errors say that it is at `where`.
+
+    Raises `BundleError` for whatever is wrong with it.
+    """
+    if missing := [name for name in (DESCRIPTION, WEIGHTS) if name not in files]:
+        raise BundleError(f"{where} has no {' and no '.join(missing)}")
+    text, weights = files[DESCRIPTION], files[WEIGHTS]
     try:
         found = json.loads(text).get("format")
         if found != FORMAT:
-            raise BundleError(f"{folder / DESCRIPTION}: format {found!r}, this version reads {FORMAT}; train it again")
+            raise BundleError(f"{where}/{DESCRIPTION}: format {found!r}, this version reads {FORMAT}; train it again")
         description = Description.model_validate_json(text)
     except (ValidationError, ValueError, AttributeError) as error:
         reason = _first(error) if isinstance(error, ValidationError) else error
-        raise BundleError(f"{folder / DESCRIPTION}: {reason}") from None
+        raise BundleError(f"{where}/{DESCRIPTION}: {reason}") from None
     actual = hashlib.sha256(weights).hexdigest()
     if actual != description.weights_sha256:
         raise BundleError(
-            f"{folder / WEIGHTS} is damaged: its sha256 is {actual[:12]}..., {DESCRIPTION} says "
+            f"{where}/{WEIGHTS} is damaged: its sha256 is {actual[:12]}..., {DESCRIPTION} says "
             f"{description.weights_sha256[:12]}...; copy the bundle again"
         )
     forecaster = build(description)
@@ -135,7 +155,7 @@ def load(folder: Path | None = None) -> Bundle:
         forecaster.load_state_dict(load_weights(weights))
     except (RuntimeError, ValueError, SafetensorError) as error:
         raise BundleError(
-            f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {str(error).splitlines()[-1].strip()}"
+            f"{where}/{WEIGHTS} does not fit {DESCRIPTION}: {str(error).splitlines()[-1].strip()}"
         ) from None
     return Bundle(description, forecaster.eval().requires_grad_(False), hashlib.sha256(text + weights).hexdigest())
 

@@ -1,6 +1,6 @@
 """Where the rows of a partition are kept. One file a store; `from_settings` finds it by the URL's scheme.
 
-The rules R1-R20 that a store and the worker keep together are written beside the state machine in `partition.py`.
+The rules R1-R21 that a store and the worker keep together are written beside the state machine in `partition.py`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Identity:
     buckets: int
     model: str  # digest of the bundle
     row: str  # version of the row's layout
+    name: str = field(default="", compare=False)  # of the bundle, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,17 @@ class Assigned:
     identity: Identity | None  # as stored before this assignment; None: there were no control fields
     rows: int = 0  # series in the store
     marks: Mapping[str, str] = field(default_factory=dict)  # what the last checkpoint wrote beside the offset
+    reading: str = ""  # what an earlier owner that did not hand over was reading (rule R21); see `stream_gru.guard`
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The model that a reload gave to a group: which one, and the bundle itself, for workers that lack its folder."""
+
+    digest: str
+    name: str
+    replaced: Mapping[str, str]  # digest -> name of the models that reloads took out of use
+    files: Mapping[str, bytes] = field(default_factory=dict)  # the bundle's, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,29 @@ class Store(Protocol):
 
     async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> Outcome:
         """Rule R14: do I still own it, and does the store still know my last confirmed call?"""
+        ...
+
+    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[Outcome]:
+        """`probe` for many at once, in the same order."""
+        ...
+
+    async def mark(self, partition: PartitionId, owner: str, reading: str) -> Outcome:
+        """Rule R21: leave word of what this owner reads for whoever comes after it; empty: it hands over."""
+        ...
+
+    async def choose(self, group: str, chosen: Chosen, instead: Mapping[str, str]) -> None:
+        """Make `chosen` the group's model, in one atomic call; `instead` is added to what it replaced, itself is not.
+
+        `chosen.replaced` is not looked at: what earlier calls said is kept. May be repeated.
+        """
+        ...
+
+    async def chosen(self, group: str, *, files: bool) -> Chosen | None:
+        """The group's model, without the bundle unless `files`; None where no reload ever chose one."""
+        ...
+
+    async def forget(self, group: str) -> None:
+        """Let the group have no model of its own any more."""
         ...
 
     async def delete(self, partition: PartitionId) -> int:

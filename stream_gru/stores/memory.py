@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stream_gru.errors import FencedError, StoreError
 from stream_gru.settings import State
-from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Write
+from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
 
 SCHEMES = ("memory",)
 SOME = 4096  # rows of a bulk restore at a time
@@ -27,6 +27,7 @@ class _Kept:
     offset: int | None = None
     marks: Mapping[str, str] = field(default_factory=dict)
     rows: dict[bytes, bytes] = field(default_factory=dict)
+    reading: str = ""
 
     def write(self, write: Write) -> Outcome:
         """Rule R2."""
@@ -48,14 +49,22 @@ class _Kept:
         return Outcome.OK
 
 
-_named: defaultdict[str, dict[PartitionId, _Kept]] = defaultdict(dict)
+@dataclass(slots=True)
+class _Space:
+    """All that one store holds."""
+
+    partitions: dict[PartitionId, _Kept] = field(default_factory=dict)
+    chosen: dict[str, Chosen] = field(default_factory=dict)  # group -> its model
+
+
+_named: defaultdict[str, _Space] = defaultdict(_Space)
 
 
 class MemoryStore:
-    """A `Store` over a dict."""
+    """A `Store` over dicts."""
 
-    def __init__(self, partitions: dict[PartitionId, _Kept]) -> None:
-        self._partitions = partitions
+    def __init__(self, space: _Space) -> None:
+        self._partitions, self._chosen = space.partitions, space.chosen
 
     async def open(self) -> list[str]:
         return ["the state is kept in this process alone (memory://) and ends with it"]
@@ -66,7 +75,7 @@ class MemoryStore:
             self._partitions[partition] = _Kept(owner, identity)
             return Assigned(None, None)
         kept.owner, kept.seq = owner, 0
-        return Assigned(kept.offset, kept.identity, len(kept.rows), kept.marks)
+        return Assigned(kept.offset, kept.identity, len(kept.rows), kept.marks, kept.reading)
 
     async def write(self, partition: PartitionId, writes: Sequence[Write]) -> Outcome:
         kept = self._partitions.get(partition)
@@ -91,6 +100,29 @@ class MemoryStore:
         kept = self._partitions.get(partition)
         return Outcome.OK if kept and kept.owner == owner and kept.seq >= confirmed else Outcome.FENCED
 
+    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[Outcome]:
+        return [await self.probe(*one) for one in owned]
+
+    async def mark(self, partition: PartitionId, owner: str, reading: str) -> Outcome:
+        kept = self._partitions.get(partition)
+        if kept is None or kept.owner != owner:
+            return Outcome.FENCED
+        kept.reading = reading
+        return Outcome.OK
+
+    async def choose(self, group: str, chosen: Chosen, instead: Mapping[str, str]) -> None:
+        before = self._chosen.get(group)
+        replaced = {**(before.replaced if before else {}), **instead}
+        replaced.pop(chosen.digest, None)
+        self._chosen[group] = replace(chosen, replaced=replaced)
+
+    async def chosen(self, group: str, *, files: bool) -> Chosen | None:
+        found = self._chosen.get(group)
+        return found if found is None or files else replace(found, files={})
+
+    async def forget(self, group: str) -> None:
+        self._chosen.pop(group, None)
+
     async def delete(self, partition: PartitionId) -> int:
         kept = self._partitions.pop(partition, None)
         return len(kept.rows) if kept else 0
@@ -109,4 +141,4 @@ class MemoryStore:
 def connect(state: State) -> MemoryStore:
     """The store of that name in this process."""
     name = state.address.host
-    return MemoryStore(_named[name] if name else {})
+    return MemoryStore(_named[name] if name else _Space())

@@ -35,7 +35,7 @@ from redis.exceptions import (
 from stream_gru import tls
 from stream_gru.errors import CredentialsError, FencedError, StoreError, StoreUnavailableError
 from stream_gru.settings import State
-from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Write
+from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
 
 SCHEMES = ("redis", "rediss")
 PORT = 6379
@@ -85,8 +85,9 @@ class Script:
         return b"".join(chain(parts, *groups, (b"\r\n",)))
 
 
-ASSIGN, WRITE, LOAD, SCAN, DELETE = (Script(name) for name in ("assign", "write", "load", "scan", "delete"))
-SCRIPTS = (ASSIGN, WRITE, LOAD, SCAN, DELETE)
+ASSIGN, WRITE, LOAD, SCAN, MARK, DELETE = map(Script, ("assign", "write", "load", "scan", "mark", "delete"))
+CHOOSE, CHOSEN = map(Script, ("choose", "chosen"))
+SCRIPTS = (ASSIGN, WRITE, LOAD, SCAN, MARK, DELETE, CHOOSE, CHOSEN)
 
 
 class RedisStore:
@@ -146,13 +147,14 @@ class RedisStore:
         keys = self._keys(partition)
         arguments = owner.encode(), msgspec.json.encode(identity)
         [reply] = await self._call(bytes, [ASSIGN.pack(keys, arguments)])
-        offset, kept, marks, rows = reply
+        offset, kept, marks, rows, reading = reply
         try:
             return Assigned(
                 None if offset is None else int(offset),
                 None if kept is None else msgspec.json.decode(kept, type=Identity),
                 rows,
                 msgspec.json.decode(marks or b"{}", type=dict[str, str]),
+                (reading or b"").decode(),
             )
         except (msgspec.MsgspecError, ValueError) as error:
             raise StoreError(
@@ -203,9 +205,40 @@ class RedisStore:
                 yield list(zip(pairs[::2], pairs[1::2], strict=True))
 
     async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> Outcome:
-        control = self._keys(partition)[:1]
-        [reply] = await self._call(bytes, [LOAD.pack(control, (owner.encode(), b"%d" % confirmed))])
+        return (await self.probes([(partition, owner, confirmed)]))[0]
+
+    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(owned):  # each call ends with the first that is fenced
+            replies = await self._call(self._pack_probe, owned[len(outcomes) :])
+            outcomes += [Outcome.FENCED if reply == b"FENCED" else Outcome.OK for reply in replies]
+        return outcomes
+
+    async def mark(self, partition: PartitionId, owner: str, reading: str) -> Outcome:
+        arguments = owner.encode(), reading.encode()
+        [reply] = await self._call(bytes, [MARK.pack(self._keys(partition)[:1], arguments)])
         return Outcome.FENCED if reply == b"FENCED" else Outcome.OK
+
+    async def choose(self, group: str, chosen: Chosen, instead: Mapping[str, str]) -> None:
+        replaced = [part.encode() for pair in instead.items() for part in pair]
+        files = [part for name, content in chosen.files.items() for part in (name.encode(), content)]
+        head = chosen.digest.encode(), chosen.name.encode(), b"%d" % len(instead)
+        await self._call(bytes, [CHOOSE.pack([_model_key(group)], [*head, *replaced, *files])])
+
+    async def chosen(self, group: str, *, files: bool) -> Chosen | None:
+        [reply] = await self._call(bytes, [CHOSEN.pack([_model_key(group)], [b"%d" % files])])
+        held: dict[str, bytes] = {name.decode(): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
+        if not held:
+            return None
+
+        def under(prefix: str) -> dict[str, bytes]:
+            return {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}
+
+        replaced = {digest: name.decode() for digest, name in under("replaced:").items()}
+        return Chosen(held["digest"].decode(), held["name"].decode(), replaced, under("file:"))
+
+    async def forget(self, group: str) -> None:
+        await self._call(bytes, [DELETE.pack([_model_key(group)], ())])
 
     async def delete(self, partition: PartitionId) -> int:
         try:
@@ -226,6 +259,10 @@ class RedisStore:
     def _keys(self, partition: PartitionId, buckets: int | None = None) -> list[bytes]:
         tag = b"stream_gru:{%s}:" % str(partition).encode()
         return [tag + b"control", *(tag + b"%d" % bucket for bucket in range(buckets or self.buckets))]
+
+    def _pack_probe(self, owned: tuple[PartitionId, str, int]) -> bytes:
+        partition, owner, confirmed = owned
+        return LOAD.pack(self._keys(partition)[:1], (owner.encode(), b"%d" % confirmed))
 
     def _pack(self, partition: PartitionId, write: Write) -> bytes:
         """One write as a command: its rows grouped by bucket."""
@@ -397,6 +434,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__ or seen.__context__
+
+
+def _model_key(group: str) -> bytes:
+    return b"stream_gru:{%s}:model" % group.encode()
 
 
 def connect(state: State) -> RedisStore:

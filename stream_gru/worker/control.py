@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,31 @@ import numpy as np
 
 from stream_gru import __version__, codecs
 from stream_gru.models import bundle as bundles
-from stream_gru.stores import Identity
+from stream_gru.models.bundle import Bundle
+from stream_gru.worker.assignment import Assignment
+from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.live import Live, Parts
+from stream_gru.worker.model import as_chosen, chosen_bundle
 from stream_gru.worker.patience import Patience
 from stream_gru.worker.source import Source
+
+log = logging.getLogger(__name__)
+
+_FOLLOW_S = 10.0
 
 
 class Control:
     """Rule R18: what it changes is no record, so a replay of the last interval may give other outputs than before."""
 
     def __init__(
-        self, parts: Parts, source: Source, checkpoint: Callable[[], Awaitable[None]], patience: Patience
+        self, parts: Parts, source: Source, checkpointer: Checkpointer, assignment: Assignment, patience: Patience
     ) -> None:
         self._parts = parts
         self._source = source
-        self._checkpoint = checkpoint
+        self._checkpointer = checkpointer
+        self._assignment = assignment
         self._patience = patience
+        self._changing = asyncio.Lock()  # of models, one after the other
 
     async def reset(self, series: bytes, topic: str | None = None, partition: int | None = None) -> list[str]:
         """Forget what was learned of `series` in every partition of this worker that knows it; which ones did.
@@ -50,22 +60,33 @@ class Control:
         return found
 
     async def reload(self, bundle: Path | None) -> dict[str, Any]:
-        """Take another model: drain, checkpoint, then its identity and fresh rows under the same owner."""
-        # These raise before anything is touched.
-        bundles.load(bundle).description.context.require(self._parts.settings.input.covariates)
-        await self._source.hold()
-        try:
-            await self._checkpoint()
-            parts = self._parts
-            parts.engine.reload(bundle)
-            parts.codec = codecs.load(parts.settings.input, parts.engine.steps)
-            for live in list(parts.live.values()):
-                await self._adopt(live)
-            name, digest = parts.engine.bundle.name, parts.engine.bundle.digest
-            parts.metrics.model.info({"name": name, "digest": digest})
-            return {"model": name, "partitions": len(parts.live)}
-        finally:
-            self._source.resume()
+        """Take another model, and make it the group's, so that whoever starts later takes it too."""
+        parts, group = self._parts, self._parts.settings.kafka.group_id
+        files = bundles.read(bundles.find(bundle))
+        loaded = bundles.parse(files, str(bundles.find(bundle)))
+        async with self._changing:
+            now = parts.engine.bundle
+            parts.require(loaded)  # raises before anything is touched
+            if loaded.digest != now.digest:
+                chosen, instead = as_chosen(loaded, files), {now.digest: now.name}
+                await self._patience(lambda: parts.store.choose(group, chosen, instead))
+            await self._serve(loaded)
+            return {"model": loaded.name, "partitions": len(parts.live)}
+
+    async def catch_up(self) -> None:
+        """Take the group's model where another worker was given it and this one did not hear, or lacks the folder."""
+        parts, group = self._parts, self._parts.settings.kafka.group_id
+        async with self._changing:
+            bundle = await self._patience(lambda: chosen_bundle(parts.store, group, parts.engine.bundle))
+            if bundle is not None and bundle.digest != parts.engine.bundle.digest:
+                parts.require(bundle)
+                await self._serve(bundle)
+
+    async def follow(self) -> None:
+        """Catch up now and then; never returns."""
+        while True:
+            await asyncio.sleep(_FOLLOW_S)
+            await self.catch_up()
 
     async def report(self) -> dict[str, Any]:
         """What this worker is, holds and waits for."""
@@ -93,11 +114,20 @@ class Control:
         rows = await self._patience(lambda: store.load(live.id, live.owner, seq, [series]))
         return rows[0] if rows else None
 
-    async def _adopt(self, live: Live) -> None:
-        engine, was = self._parts.engine, live.state.identity
-        identity = Identity(was.topic_id, was.partitions, was.buckets, engine.bundle.digest, engine.layout.version)
-        point = live.state.reload(identity)
-        writes = live.state.writes(point, (), (), 1, was.topic_id)
-        await self._patience(lambda: self._parts.store.write(live.id, writes), lambda: live.state.owner == live.owner)
-        live.state.confirmed(point)
-        live.series, live.complete = 0, True
+    async def _serve(self, bundle: Bundle) -> None:
+        """Drain, checkpoint, then the new identity and fresh rows under the same owners."""
+        parts = self._parts
+        await self._source.hold()
+        try:
+            await self._checkpointer.checkpoint(self._assignment.held)
+            # From here to the reloads' checkpoints is one turn of the event loop: no other cut may come between.
+            parts.engine.reload(bundle)
+            parts.codec = codecs.load(parts.settings.input, parts.engine.steps)
+            for live in parts.live.values():
+                live.state.reload(parts.identity(live.state.identity))
+            self._assignment.begin_anew()
+            log.info("serving %s from now on; every series starts afresh", bundle.name)
+            parts.metrics.model.info({"name": bundle.name, "digest": bundle.digest})
+            await asyncio.gather(*map(self._assignment.adopt, list(parts.live.values())))
+        finally:
+            self._source.resume()

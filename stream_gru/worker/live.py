@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_gru.codecs import Codec
 from stream_gru.engine import Engine
+from stream_gru.guard import Guard
 from stream_gru.metrics import Health, Metrics
+from stream_gru.models.bundle import Bundle
 from stream_gru.partition import Partition
 from stream_gru.settings import Settings
-from stream_gru.stores import PartitionId, Store
+from stream_gru.stores import Identity, PartitionId, Store
 from stream_gru.worker.cluster import Cluster
 from stream_gru.worker.commits import Commits
 
@@ -34,6 +36,7 @@ class Live:
     complete: bool  # every row that the store has is resident: a series that is not is new
     checkpointed: float = 0.0  # monotonic time of the last confirmed checkpoint or probe
     acks: set[asyncio.Future[None]] = field(default_factory=set)  # publications not yet acknowledged
+    guard: Guard = field(default_factory=Guard)  # what must be read with care (rule R21)
 
 
 @dataclass(slots=True)
@@ -58,6 +61,16 @@ class Parts:
         if live.state.owner is not None:
             live.state.drop()
             self.engine.arena.close(live.handle)
+
+    def require(self, bundle: Bundle) -> None:
+        """Raises `BundleError` or `SettingsError` where a model can't do what the settings ask for."""
+        bundle.description.context.require(self.settings.input.covariates)
+        self.engine.require(bundle)
+
+    def identity(self, topic: Identity) -> Identity:
+        """What rows of the topic of that identity belong to with the model that is served now."""
+        bundle = self.engine.bundle
+        return replace(topic, model=bundle.digest, row=self.engine.layout.version, name=bundle.name)
 
     def free_handle(self) -> int:
         """The smallest number that no partition in the arena has."""

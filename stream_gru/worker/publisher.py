@@ -71,9 +71,7 @@ class Publisher:
                 self._sending.discard(task)
 
         sender._send_produce_req = send_produce_req  # private, but nothing else knows them, and `close` must end them
-        self.on_stuck: Callable[[str | None], None] | None = (
-            None  # hears why nothing can be sent, and when it can again
-        )
+        self.on_stuck: Callable[[str | None], None] | None = None  # hears why a partition waits; None: none does
         self.limits: dict[str, int] = {}  # by topic: bytes of a batch, where larger ones were refused
         self.refused: dict[str, int] = {}  # by topic: bytes of the smallest record that was refused alone
 

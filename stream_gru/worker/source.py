@@ -14,6 +14,7 @@ from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, Offset
 from stream_gru.arena import ArenaFullError
 from stream_gru.worker.assignment import Assignment
 from stream_gru.worker.checkpoint import Checkpointer
+from stream_gru.worker.guarding import Guarding, refused
 from stream_gru.worker.intake import Admission, flatten
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.outbox import Outbox
@@ -50,6 +51,7 @@ class Source:
         self._assignment = assignment
         self._patience = Patience(parts.health, parts.metrics, watchdog.turn)
         self._admission = Admission(parts, self._patience, self._make_room, assignment.fenced)
+        self._guarding = Guarding(parts, self._patience, assignment.fenced)
         self._open = asyncio.Event()
         self._open.set()
         self._idle = asyncio.Event()
@@ -80,6 +82,9 @@ class Source:
             if await self._held():
                 continue
             self._idle.clear()
+            if (guarded := self._guarding.turn()) is not None:
+                await self._read_guarded(guarded)
+                continue
             polled = await self._poll()
             await self._pass_over(polled)
             if polled:
@@ -107,19 +112,50 @@ class Source:
 
         With shares a batch has many series, which makes few waves, and its outputs go out to all partitions at once.
         """
-        consumer, live = self._parts.consumer, self._parts.live
-        before = dict(live)
+        live = self._parts.live
+        before = {tp: one for tp, one in live.items() if not one.guard.on}
         polled: dict[TopicPartition, Sequence[Any]] = {}
         for tp in before:
             polled.update(await self._getmany(tp, timeout_ms=0, max_records=max(1, self._most // len(before))))
-        if not polled:
+        if not polled and len(before) == len(live):
             polled.update(await self._getmany(timeout_ms=_POLL_MS, max_records=self._most))
+        elif not polled and before:
+            polled.update(await self._getmany(*before, timeout_ms=_POLL_MS, max_records=self._most))
+        elif not polled:
+            await asyncio.sleep(_POLL_MS / 1000)
+        return self._ours(polled, before)
+
+    def _ours(self, polled: dict[TopicPartition, Sequence[Any]], before: Mapping[TopicPartition, Live]) -> Polled:
+        """Without records of which nobody can tell to which of two assignments they belong: a rebalance came between
+        `before` and now."""
+        live = self._parts.live
         for tp in list(polled):
             if tp in before and tp in live and live[tp] is not before[tp]:
-                # A rebalance came between: nobody can tell to which of the two assignments these records belong.
                 del polled[tp]
-                consumer.seek(tp, live[tp].state.position)
+                self._parts.consumer.seek(tp, live[tp].state.position)
         return polled
+
+    async def _read_guarded(self, live: Live) -> None:
+        """Read what may have ended the last owner of a partition: nothing else, and in pieces (rule R21)."""
+        before = {live.tp: live}
+        polled = dict(await self._getmany(live.tp, timeout_ms=_POLL_MS, max_records=self._most))
+        records = self._ours(polled, before).get(live.tp)
+        if not records:
+            await self._pass_over({})
+            if live.state.active:
+                await self._guarding.nothing(live, live.state.position)
+            return
+
+        async def ready() -> bool:
+            while not self._stopping and await self._held():
+                self._watchdog.turn()
+            return not self._stopping and self._parts.live.get(live.tp) is live
+
+        async def score(some: Sequence[Any], unread: bool) -> None:
+            self._idle.clear()
+            await self._score({live.tp: some}, unread=unread)
+
+        await self._guarding.read(live, records, ready, score)
 
     async def _getmany(self, *partitions: TopicPartition, timeout_ms: int, max_records: int) -> Polled:
         """A rebalance may keep aiokafka's `getmany` far longer than its timeout; that is no stall."""
@@ -153,8 +189,8 @@ class Source:
         highwater = self._parts.consumer.highwater
         return any((highwater(tp) or 0) > live.state.position for tp, live in self._parts.live.items())
 
-    async def _score(self, records: Polled) -> None:
-        """One batch, as far as the outbox."""
+    async def _score(self, records: Polled, *, unread: bool = False) -> None:
+        """One batch, as far as the outbox; `unread`: as dead letters, without a look at them."""
         parts, stage = self._parts, self._parts.metrics.stage
         polled = flatten(records, parts.live)
         if not len(polled):
@@ -163,7 +199,10 @@ class Source:
         parts.metrics.runs.inc()
         stage.labels("queue").observe(max(0.0, time.time() - int(polled.timestamp.min()) / 1000))
         with stage.labels("decode").time():
-            decoded = parts.codec.decode(polled.keys, polled.payloads, polled.timestamp)
+            if unread:
+                decoded = refused(parts.codec, polled.timestamp)
+            else:
+                decoded = parts.codec.decode(polled.keys, polled.payloads, polled.timestamp)
         with stage.labels("load").time():
             admitted = await self._admission.admit(polled, decoded)
         with stage.labels("step").time():

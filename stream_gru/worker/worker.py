@@ -19,16 +19,18 @@ from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError,
 from stream_gru.gates import Histograms
 from stream_gru.kafka import aiokafka_options, diagnose, explain
 from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.models.bundle import Bundle
 from stream_gru.polite import Turns
 from stream_gru.pulse import SILENT_S, Pulse, Watch
 from stream_gru.settings import Settings
 from stream_gru.tasks import LeakedCancellationError, own, put_away
-from stream_gru.worker.assignment import Assignment
+from stream_gru.worker.assignment import Assignment, hand_over
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.cluster import Cluster
 from stream_gru.worker.commits import Commits
 from stream_gru.worker.control import Control
 from stream_gru.worker.live import Live, Parts
+from stream_gru.worker.model import chosen_bundle
 from stream_gru.worker.outbox import Outbox
 from stream_gru.worker.patience import RETRY_S, Patience
 from stream_gru.worker.publisher import Publisher
@@ -135,6 +137,7 @@ class Worker:
             for warning in await store.open():
                 log.warning("%s", warning)
             self.health.report("store")
+            self._serve(engine, await chosen_bundle(store, kafka.group_id, engine.bundle))
             cluster = await Cluster.connect(kafka)
             closing.append(cluster.close)
             await cluster.check(settings)
@@ -165,7 +168,12 @@ class Worker:
             parts = self._parts = Parts(
                 settings, self.metrics, self.health, engine, codec, store, cluster, commits, consumer
             )
-            await self._score(parts, publisher, pulse)
+            try:
+                await self._score(parts, publisher, pulse)
+            except BaseExceptionGroup as group:
+                if _passes(_first(group)):  # no record that was being scored is to blame
+                    await own(hand_over(store, list(parts.live.values())))
+                raise
         finally:
             self.control = self._parts = None
             if parts is not None:
@@ -190,10 +198,10 @@ class Worker:
                 owned = own(work)
                 try:
                     return tasks.create_task(owned)
-                except RuntimeError:  # a callback of the consumer's that comes when the session is over
+                except RuntimeError:  # a callback of the consumer's that comes when the session is over: nothing to do
                     owned.close()
                     work.close()
-                    raise
+                    return asyncio.create_task(asyncio.sleep(0))
 
             outbox = Outbox(parts, publisher, spawn)
             checkpointer = Checkpointer(
@@ -201,9 +209,9 @@ class Worker:
                 self._patience,
                 lambda live: assignment.fenced(live),  # noqa: PLW0108 - each of the two needs the other
             )
-            assignment = Assignment(parts, checkpointer, spawn)
+            assignment = Assignment(parts, checkpointer, self._patience, spawn, lambda: control.catch_up())  # noqa: PLW0108
             source = Source(parts, self._watchdog, outbox, checkpointer, assignment)
-            self.control = Control(parts, source, lambda: checkpointer.checkpoint(lives), self._patience)
+            self.control = control = Control(parts, source, checkpointer, assignment, self._patience)
             parts.consumer.subscribe(list(self._settings.topics.readings), listener=assignment)
             sending = spawn(outbox.run())
             ticking = spawn(self._tick(parts, lambda: checkpointer.checkpoint(lives)))
@@ -214,7 +222,7 @@ class Worker:
                 more=lambda: self._unsent(publisher),
                 check=lambda: parts.cluster.check(self._settings),
             )
-            watching = [spawn(watch.run()), spawn(self._only_one(pulse))]
+            watching = [spawn(watch.run()), spawn(self._only_one(pulse)), spawn(control.follow())]
             scoring = spawn(source.run())
             self.started.set()
             await self._stopping.wait()
@@ -227,8 +235,16 @@ class Worker:
                     await checkpointer.checkpoint(lives)
             except TimeoutError:
                 log.warning("stopped before all outputs were acknowledged and stored; the next start replays them")
+            await hand_over(parts.store, lives())
             for task in (sending, *watching):
                 task.cancel()
+
+    def _serve(self, engine: Engine, bundle: Bundle) -> None:
+        """Let the engine have the group's model, if that is another one."""
+        if bundle.digest != engine.bundle.digest:
+            bundle.description.context.require(self._settings.input.covariates)
+            engine.reload(bundle)
+            self.metrics.model.info({"name": bundle.name, "digest": bundle.digest})
 
     async def _tick(self, parts: Parts, checkpoint: Callable[[], Awaitable[None]]) -> None:
         """Checkpoints at their interval, until `stop`; while there is nothing to write, a look at the store."""

@@ -12,7 +12,7 @@ import pytest
 
 from stream_gru import stores
 from stream_gru.errors import FencedError, SettingsError, StoreError
-from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Store, Write
+from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Store, Write
 
 IDENTITY = Identity(topic_id="T-1", partitions=4, buckets=16, model="digest", row="1")
 OK, FENCED = Outcome.OK, Outcome.FENCED
@@ -162,6 +162,60 @@ async def test_a_reload_drops_every_row_and_takes_the_identity(store: Store, par
     await store.write(partition, [Write(mine, 3, [b"a"], [b"1"])])
     assert await store.write(partition, [reload]) is OK  # repeated: nothing is dropped again
     assert await store.assign(partition, owner(), new) == Assigned(5, new, 1, {"last": "4:00000000"})
+
+
+async def test_word_of_what_an_owner_reads_stays_until_it_hands_over(store: Store, partition: PartitionId) -> None:
+    mine = await owned(store, partition)
+    word = '{"trying": [3, 4], "odd": "\\r\\n"}'
+    assert await store.mark(partition, mine, word) is OK
+    assert (await store.assign(partition, owner(), IDENTITY)).reading == word
+    now = owner()
+    assert (await store.assign(partition, now, IDENTITY)).reading == word, "an owner that did nothing changes nothing"
+    assert await store.mark(partition, mine, "") is FENCED
+    assert await store.mark(partition, now, "other") is OK
+    assert await store.mark(partition, now, "") is OK
+    assert (await store.assign(partition, owner(), IDENTITY)).reading == ""
+    assert await store.mark(replace(partition, partition=99), now, "x") is FENCED
+
+
+async def test_many_are_probed_at_once(store: Store, partition: PartitionId) -> None:
+    known = []
+    for n in range(60):
+        at = replace(partition, partition=n)
+        mine = await owned(store, at)
+        await store.write(at, [Write(mine, 1)])
+        known.append((at, mine, 1))
+    assert await store.probes([]) == []
+    assert await store.probes(known) == [OK] * 60
+    lost = {0, 1, 17, 18, 42, 59}
+    for n in lost:
+        await owned(store, known[n][0])
+    assert await store.probes(known) == [FENCED if n in lost else OK for n in range(60)]
+
+
+async def test_the_model_of_a_group(store: Store, partition: PartitionId) -> None:
+    group = partition.group
+    one, two = (
+        Chosen(f"digest-{n}", f"name {n}@digest", {}, {"bundle.json": b"{%d}" % n, "weights": os.urandom(9000)})
+        for n in (1, 2)
+    )
+    assert await store.chosen(group, files=True) is None
+    await store.choose(group, one, {"digest-0": "zero é"})
+    await store.choose(group, one, {"digest-0": "zero é"})
+    assert await store.chosen(group, files=True) == replace(one, replaced={"digest-0": "zero é"})
+    await store.choose(group, two, {"digest-1": one.name})
+    found = await store.chosen(group, files=False)
+    assert found == replace(two, replaced={"digest-0": "zero é", "digest-1": one.name}, files={})
+    await store.choose(group, one, {"digest-2": two.name})
+    found = await store.chosen(group, files=True)
+    assert found == replace(one, replaced={"digest-0": "zero é", "digest-2": two.name}), "it is in use again"
+    assert await store.chosen(f"{group}:t:0", files=True) is None
+    mine = await owned(store, partition)
+    assert await store.delete(partition) == 0
+    assert await store.chosen(group, files=False) is not None
+    await store.forget(group)
+    assert await store.chosen(group, files=True) is None
+    assert await store.probe(partition, mine, 0) is FENCED
 
 
 async def test_the_offset_never_goes_back(store: Store, partition: PartitionId) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ def peak(worker: Child) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker.pid}/status").read_text("ascii"))
     assert found
     return int(found[1]) * 1024
+
+
+async def eventually(what: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def dead(settings: Settings) -> list[dict[str, Any]]:
@@ -177,3 +185,27 @@ async def test_row_21_poison_alone_makes_progress_where_its_topic_takes_little(
         assert 10_000 < len(letter["value"]["data"]) < 50_000
     checked = await check(settings)
     assert (checked.outputs, checked.dead, checked.duplicates) == (100, 10_100, 0)
+
+
+async def test_row_21_without_the_dead_letter_topic_the_offset_waits(
+    make_settings: Callable[[int], Settings], tmp_path: Path
+) -> None:
+    settings = make_settings(1)
+    name = settings.topics.dead_letters
+    admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+    try:
+        with crew(settings, tmp_path, "a") as workers:
+            worker = workers.workers["a"]
+            await produce(settings, None, readings(20))
+            await drained(settings, worker)
+            admin.delete_topics([name])
+            await produce(settings, None, [b"poison", *readings(20, 20)])
+            await eventually(lambda: name in workers.log("a"), 60)
+            admin.create_topics({name: {"num_partitions": 1}})
+            await drained(settings, worker, 90)
+            assert worker.returncode is None, "the same process"
+            assert workers.stop() == {"a": 0}
+    finally:
+        admin.close()
+    assert [letter["offset"] for letter in await dead(settings)] == [20]
+    await check(settings)

@@ -25,7 +25,7 @@ from stream_gru.tools import tail
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import Child, wait_until
 from tests.alert_records import payload
-from tests.secured import PASSWORD, SecuredKafka, SecuredRedis, page
+from tests.secured import PASSWORD, SecuredKafka, SecuredRedis, each, page
 
 START_S = 90.0  # two cores that others use too
 Start = Callable[..., Child]
@@ -88,6 +88,10 @@ async def _produce(kafka: Kafka, topic: str, value: bytes, series: str = "pump")
         await producer.send_and_wait(topic, value, series.encode(), 0)
 
 
+def _reading() -> bytes:
+    return json.dumps({"timestamp": int(time.time() * 1000), "value": 1.0}).encode()
+
+
 async def _one(settings: Settings, kind: tail.Kind, series: str = "pump") -> dict[str, object]:
     """The first record of `kind` about `series`, as a user who may read it."""
     reading = tail.read(settings, kind, series=series, from_beginning=True)
@@ -104,8 +108,7 @@ async def test_a_scorer_a_producer_a_reader_and_an_operator(start: Start, secure
         secured.allow(page("acl", user))
     child = start("scorer", "scorer")
     wait_until(_is_ready(child), "the scorer", START_S, child)
-    reading = json.dumps({"timestamp": int(time.time() * 1000), "value": 1.0}).encode()
-    await _produce(secured.kafka(user="producer"), "readings", reading)
+    await _produce(secured.kafka(user="producer"), "readings", _reading())
     reader = _settings(secured.kafka(user="reader"))
     forecast = await _one(reader, "forecasts")
     assert forecast["series"] == "pump"
@@ -135,14 +138,13 @@ async def test_both_in_one_process(start: Start, secured: SecuredKafka) -> None:
     secured.allow(page("acl", "worker"))
     child = start("all", "worker")
     wait_until(_is_ready(child), "the worker", START_S, child)
-    reading = json.dumps({"timestamp": int(time.time() * 1000), "value": 1.0}).encode()
     everything = secured.kafka("PLAINTEXT")
-    await _produce(everything, "readings", reading, "both")
+    await _produce(everything, "readings", _reading(), "both")
     assert (await _one(_settings(everything), "forecasts", "both"))["series"] == "both"
     assert "may not" not in child.log.read_text()
 
 
-def test_a_worker_waits_for_the_right_that_it_lacks_and_names_it(start: Start, secured: SecuredKafka) -> None:
+async def test_a_worker_waits_for_the_right_that_it_lacks_and_names_it(start: Start, secured: SecuredKafka) -> None:
     child = start("scorer", "scorer")
     denied = (
         "user 'scorer' may not READ topic readings",
@@ -152,6 +154,13 @@ def test_a_worker_waits_for_the_right_that_it_lacks_and_names_it(start: Start, s
     wait_until(_says(child, *denied, "docs/security.md"), "the reason", START_S, child)
     secured.allow(page("acl", "scorer"))
     wait_until(_is_ready(child), "going on by itself", START_S, child)
+    (right,) = [right for line in page("acl", "scorer") for right in each(line) if right.endswith("--topic forecasts")]
+    secured.forbid([right])
+    await _produce(secured.kafka("PLAINTEXT"), "readings", _reading(), "denied")
+    wait_until(_says(child, "user 'scorer' may not WRITE topic forecasts"), "the reason", START_S, child)
+    secured.allow([right])
+    wait_until(_is_ready(child), "going on by itself", START_S, child)
+    assert (await _one(_settings(secured.kafka("PLAINTEXT")), "forecasts", "denied"))["series"] == "denied"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +200,7 @@ def test_a_line_of_the_page_is_one_of_kafkas_own_tool(secured: SecuredKafka) -> 
 async def test_redis_names_each_command_that_its_user_may_not_run(secured_store: SecuredRedis) -> None:
     from stream_gru import stores
     from stream_gru.errors import StoreError
-    from stream_gru.stores import Identity, PartitionId
+    from stream_gru.stores import Chosen, Identity, PartitionId
 
     (line,) = page("redis-acl", "scorer")
     needed = [word for word in line.split() if word.startswith("+") and word != "+info"]
@@ -202,9 +211,12 @@ async def test_redis_names_each_command_that_its_user_may_not_run(secured_store:
         try:
             await store.open()
             await store.assign(at, "o" * 32, identity)
+            await store.mark(at, "o" * 32, "where it reads")
             await store.write(at, [stores.Write("o" * 32, 1, [b"s"], [b"row"], 1, {})])
             await store.load(at, "o" * 32, 1, [b"s"])
             assert [row async for row in store.restore(at, "o" * 32, 1)]
+            await store.choose("g", Chosen("digest", "name", {}), {})
+            await store.chosen("g", files=True)
             await store.delete(at)
         finally:
             await store.close()

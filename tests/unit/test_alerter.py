@@ -281,6 +281,40 @@ async def test_a_partition_whose_records_never_arrive_is_an_error(link: Fake, mo
         await alerter.sweep(0)
 
 
+async def test_a_topic_that_was_made_again_is_named(link: Fake) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0), record(1)])
+    link.end = 2
+    await alerter.sweep(0)
+    assert alerter.problem() is None
+    link.end = 1
+    await alerter.sweep(0)
+    assert "anomalies-0 ends at 1, but was read up to 2: was the topic made again?" in (alerter.problem() or "")
+
+
+async def test_what_kafka_does_not_do_is_a_problem_until_it_does(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STUCK_S", 0.0)
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.01,))
+    alerter = await started(link)
+    link.fail_at = set(range(1000))
+    taking = asyncio.create_task(alerter.take([record(0)]))
+    await asyncio.wait([taking], timeout=0.05)
+    assert alerter.problem() == "Kafka does not acknowledge alerts (no leader)"
+    link.fail_at = set()
+    await taking
+    assert alerter.problem() is None
+
+
+async def test_waiting_for_kafka_is_not_a_standstill(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    alerter = await started(link)
+    await alerter.take([record(0)])
+    link.end = 9
+    await alerter.sweep(0)
+    monkeypatch.setattr(module, "_STALLED_S", 0.0)
+    monkeypatch.setattr(module, "_LOOK_S", 0.0)  # as if this sweep came long after the one before
+    await alerter.sweep(0)
+
+
 async def test_damaged_rows_are_left_out(link: Fake, caplog: pytest.LogCaptureFixture) -> None:
     await (await started(link)).take([record(0), record(1)])
     damaged = pack_key(0, ("readings", "s0"))

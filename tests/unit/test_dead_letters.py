@@ -105,6 +105,40 @@ def test_the_largest_one_fits_into_a_record_of_a_megabyte() -> None:
     assert len(value) < 1_000_000
 
 
+@pytest.mark.parametrize("whole", [b"\xff" * 5000, "é€😀".encode() * 500])
+def test_a_dead_letter_gets_shorter_until_it_keeps_nothing_of_the_original(whole: bytes) -> None:
+    _, value = dead_letters.encode(Reason.INVALID_JSON, "readings", 0, 1, 2, whole, whole, detail="why")
+    first = dead_letters.decode(value)
+    lengths = [len(value)]
+    while (shorter := dead_letters.shorten(value)) is not None:
+        value = shorter
+        lengths.append(len(value))
+        letter = dead_letters.decode(value)
+        assert letter.value is not None
+        assert (letter.id, letter.detail, letter.key) == (first.id, "why", letter.value)
+        assert (letter.value.length, letter.value.truncated) == (len(whole), True)
+        assert letter.value.sha256 == hashlib.sha256(whole).hexdigest()
+        text = letter.value.encoding == "utf-8"
+        assert whole.startswith(letter.value.data.encode() if text else base64.b64decode(letter.value.data))
+    assert letter.value is not None
+    assert letter.value == Original(letter.value.encoding, "", True, len(whole), letter.value.sha256)
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(lengths) < 10
+
+
+def test_what_keeps_nothing_can_not_be_shorter() -> None:
+    _, value = dead_letters.encode(Reason.TOMBSTONE, "readings", 0, 0, -1, None, None)
+    assert dead_letters.shorten(value) is None
+
+
+def test_a_batch_is_one_dead_letter_for_all_its_offsets() -> None:
+    _, value = dead_letters.encode(
+        Reason.BATCH_TOO_LARGE, "readings", 3, 41, 7, None, None, detail="offsets 41 to 45", last_offset=45
+    )
+    letter = dead_letters.decode(value)
+    assert (letter.id, letter.offset, letter.last_offset) == ("readings-3-41", 41, 45)
+
+
 def test_reasons_are_labels() -> None:
     assert all(reason.value == reason.name.lower() == str(reason) for reason in Reason)
     assert len(Reason) < 20

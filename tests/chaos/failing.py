@@ -1,0 +1,142 @@
+"""``python -m tests.chaos.failing``: a worker that dies, raises or loses a task at a chosen point.
+
+``FAIL_AT`` names the point, ``FAIL_AFTER`` how many times it is passed before. What is patched is named as the product
+names it, so that a renamed part fails here and not in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stream_gru.engine import Engine
+from stream_gru.partition import Partition
+from stream_gru.stores.redis import RedisStore
+from stream_gru.worker.commits import Commits
+from stream_gru.worker.outbox import Outbox
+from stream_gru.worker.publisher import Publisher
+from stream_gru.worker.source import Source
+
+
+class Countdown:
+    """Dies when it has been passed often enough."""
+
+    def __init__(self, passes: int) -> None:
+        self.passes = passes
+
+    def __call__(self) -> None:
+        self.passes -= 1
+        if self.passes < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def scored(die: Countdown) -> None:
+    """After the step, before the outputs are encoded."""
+    _before(Outbox, "put", die)
+
+
+def produced(die: Countdown) -> None:
+    """The outputs are with the producer, and not acknowledged."""
+    _after(Publisher, "send", die)
+
+
+def acked(die: Countdown) -> None:
+    """Kafka has acknowledged them, and the partition does not know it yet."""
+    _before(Partition, "acknowledged", die)
+
+
+def mid_commit(die: Countdown) -> None:
+    """The first chunk of a checkpoint is in the store, the last one isn't."""
+    write: Any = RedisStore.write
+
+    async def first_chunk(self: RedisStore, partition: Any, writes: Any) -> Any:
+        if len(writes) > 1 and die.passes <= 0:
+            await write(self, partition, writes[:1])
+            die()
+        die.passes -= len(writes) > 1
+        return await write(self, partition, writes)
+
+    RedisStore.write = first_chunk  # type: ignore[method-assign]
+
+
+def commit_without_reply(die: Countdown) -> None:
+    """The store has taken the checkpoint, and the worker never hears of it."""
+    _after(RedisStore, "write", die)
+
+
+def before_kafka_commit(die: Countdown) -> None:
+    """The store has confirmed, and Kafka is not told."""
+    _before(Commits, "commit", die)
+
+
+def raises(die: Countdown) -> None:
+    """One step of a hundred raises."""
+    step = Engine.step
+    chance = random.Random(die.passes)
+
+    def stepping(self: Engine, readings: Any) -> Any:
+        if chance.random() < 0.01:
+            print(f"raising at {time.time()}", file=sys.stderr, flush=True)  # noqa: T201 - the test reads it
+            raise RuntimeError("a step failed")
+        return step(self, readings)
+
+    Engine.step = stepping  # type: ignore[method-assign]
+
+
+def source_cancelled(die: Countdown) -> None:
+    """The task that takes readings in is cancelled by somebody, so many seconds after its start."""
+    run = Source.run
+
+    async def running(self: Source) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cancel() -> None:
+            print(f"cancelled at {time.time()}", file=sys.stderr, flush=True)  # noqa: T201 - the test reads it
+            task.cancel()
+
+        asyncio.get_running_loop().call_later(die.passes, cancel)
+        await run(self)
+
+    Source.run = running  # type: ignore[method-assign]
+
+
+KILLS: dict[str, Callable[[Countdown], None]] = {
+    point.__name__: point for point in (scored, produced, acked, mid_commit, commit_without_reply, before_kafka_commit)
+}
+POINTS = KILLS | {point.__name__: point for point in (raises, source_cancelled)}
+
+
+def _before(owner: type, name: str, die: Countdown) -> None:
+    original = getattr(owner, name)
+
+    def dying(*args: Any, **options: Any) -> Any:
+        die()
+        return original(*args, **options)
+
+    setattr(owner, name, dying)
+
+
+def _after(owner: type, name: str, die: Countdown) -> None:
+    original = getattr(owner, name)
+
+    async def dying(*args: Any, **options: Any) -> Any:
+        result = await original(*args, **options)
+        die()
+        return result
+
+    setattr(owner, name, dying)
+
+
+if __name__ == "__main__":
+    POINTS[os.environ["FAIL_AT"]](Countdown(int(os.environ["FAIL_AFTER"])))
+    from stream_gru.cli import main
+
+    sys.argv = ["stream-gru", "worker"]
+    main()

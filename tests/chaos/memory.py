@@ -1,0 +1,74 @@
+"""How a process's memory moves over its life."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import psutil
+
+MB = 1 << 20
+
+
+@dataclass
+class Life:
+    """Resident memory of one process, from its start to its end."""
+
+    name: str
+    pid: int
+    times: list[float] = field(default_factory=list)  # seconds
+    rss: list[float] = field(default_factory=list)  # MB
+
+    def sample(self, now: float | None = None) -> None:
+        """Take its memory down; nothing happens when the process has gone."""
+        try:
+            resident = psutil.Process(self.pid).memory_info().rss
+        except psutil.Error:
+            return
+        self.times.append(time.monotonic() if now is None else now)
+        self.rss.append(resident / MB)
+
+    @property
+    def seconds(self) -> float:
+        """How long it was watched."""
+        return self.times[-1] - self.times[0] if self.times else 0.0
+
+    def slope(self, warm_up_s: float) -> float | None:
+        """MB/h by a linear fit past the warm-up; None where there are too few samples for one."""
+        times = np.array(self.times)
+        late = times >= times[0] + warm_up_s if len(times) else np.zeros(0, bool)
+        if late.sum() < 3:
+            return None
+        fit = np.polyfit(times[late] - times[late][0], np.array(self.rss)[late], 1)
+        return float(fit[0] * 3600)
+
+    def describe(self, warm_up_s: float) -> str:
+        """One line."""
+        slope = self.slope(warm_up_s)
+        told = "too short for a slope" if slope is None else f"{slope:+.2f} MB/h after {warm_up_s / 60:.0f} min"
+        return f"{self.name} ({self.seconds / 60:.1f} min): {self.rss[0]:.0f} -> {self.rss[-1]:.0f} MB, {told}"
+
+
+@dataclass
+class Lives:
+    """Every life of every process of a run."""
+
+    all: list[Life] = field(default_factory=list)
+
+    def sample(self, pids: dict[str, int]) -> None:
+        """Take down what runs now, by name."""
+        for name, pid in pids.items():
+            known = next((life for life in self.all if life.pid == pid), None)
+            if known is None:
+                known = Life(name, pid)
+                self.all.append(known)
+            known.sample()
+
+    def longest(self) -> list[Life]:
+        """The longest life of each name."""
+        best: dict[str, Life] = {}
+        for life in self.all:
+            if life.times and (life.name not in best or life.seconds > best[life.name].seconds):
+                best[life.name] = life
+        return list(best.values())

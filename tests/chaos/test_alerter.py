@@ -1,0 +1,159 @@
+"""The alerter alone while Kafka is away: the same process, which says why, and every alert once.
+
+One case: ``pytest tests/chaos/test_alerter.py -k 'killed and 60s and loaded'``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from stream_gru.kafka import aiokafka_options
+from stream_gru.settings import Settings
+from tests.alert_records import payload
+from tests.chaos.servers import Broker
+from tests.chaos.test_outages import LENGTHS, LINES_S, NOTICED_S, RESUMED_S, How, Watch, begin, end
+from tests.harness import Crew, crew
+
+RUNS_A_SECOND = 20
+CHAOS = pytest.mark.chaos
+
+
+class Runs:
+    """Writes runs to the anomalies topic, each of a series of its own, and knows which alerts they make."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._next = 0
+        self.wanted: Counter[tuple[str, str]] = Counter()
+
+    async def write(self, n: int, *, rate: float | None = None) -> None:
+        """Begin and end `n` runs. However long Kafka is away, what is written is there once, and in order."""
+        options = aiokafka_options(self._settings.kafka)
+        async with AIOKafkaProducer(**options, enable_idempotence=True, linger_ms=5) as producer:
+            for _ in range(n):
+                at, series = 2 * self._next, f"s{self._next}"
+                self._next += 1
+                for value in (payload(at, series, alert=True), payload(at + 1, series, anomaly=False)):
+                    await self._send(producer, value)
+                self.wanted.update([(f"readings-0-{at}", "firing"), (f"readings-0-{at}", "resolved")])
+                if rate:
+                    await asyncio.sleep(1 / rate)
+
+    async def _send(self, producer: AIOKafkaProducer, value: bytes) -> None:
+        while True:
+            try:
+                await producer.send(self._settings.topics.anomalies, value, b"key", partition=0)
+            except KafkaError:  # its buffer is full: this one was not taken
+                continue
+            return
+
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """Runs keep coming meanwhile."""
+        flowing = True
+
+        async def flow() -> None:
+            while flowing:
+                await self.write(RUNS_A_SECOND, rate=RUNS_A_SECOND)
+
+        task = asyncio.create_task(flow())
+        try:
+            yield
+        finally:
+            flowing = False
+            await task
+
+    async def told(self, within_s: float) -> Counter[tuple[str, str]]:
+        """The alerts there are once none is missing, or when time has run out; and those of a moment more."""
+        found: Counter[tuple[str, str]] = Counter()
+        options = aiokafka_options(self._settings.kafka)
+        deadline = time.monotonic() + within_s
+        async with AIOKafkaConsumer(
+            self._settings.topics.alerts, **options, auto_offset_reset="earliest", enable_auto_commit=False
+        ) as consumer:
+            while True:
+                missing = self.wanted.keys() - found.keys()
+                polled = await consumer.getmany(timeout_ms=200 if missing else 2000)
+                for record in (record for records in polled.values() for record in records):
+                    alert = msgspec.json.decode(record.value)
+                    found[alert["id"], alert["status"]] += 1
+                if not polled and (not missing or time.monotonic() > deadline):
+                    return found
+
+
+async def ready(alerter: Crew, deadline: float) -> None:
+    """Wait for /ready."""
+    while not (said := await asyncio.to_thread(alerter.ready, "a"))[0]:
+        assert time.monotonic() < deadline, f"{said[1]}\n{alerter.workers['a'].tail(30)}"
+        await asyncio.sleep(0.1)
+
+
+async def outage(
+    settings: Settings, direct: Settings, broker: Broker, folder: Path, *, how: How, seconds: float, loaded: bool
+) -> None:
+    """All that must hold."""
+    runs = Runs(direct)
+    with crew(settings, folder, "a", role="alerter") as alerter:
+        await ready(alerter, time.monotonic() + 30)
+        await runs.write(20)
+        assert await runs.told(20) == runs.wanted
+        watch = Watch(alerter, ("kafka",), {"a": alerter.workers["a"].pid})
+
+        async def away() -> None:
+            await asyncio.to_thread(begin, broker, how)
+            began = time.monotonic()
+            while (after := time.monotonic() - began) < seconds:
+                await asyncio.to_thread(watch.look, after)
+                assert after < NOTICED_S + 1 or watch.noticed, alerter.ready("a")
+                await asyncio.sleep(0.3)
+            if watch.noticed:
+                said = alerter.ready("a")[1]["alerts"]
+                assert broker.through_proxy in said, said
+            await asyncio.to_thread(end, broker, how)
+
+        if loaded:
+            async with runs.flowing():
+                await asyncio.sleep(2)
+                await away()
+                back = time.monotonic()
+                await ready(alerter, back + RESUMED_S)
+        else:
+            await away()
+            back = time.monotonic()
+            await ready(alerter, back + RESUMED_S)
+        took = time.monotonic() - back
+        await runs.write(5)
+        told = await runs.told(RESUMED_S)
+        lines = watch.most_lines("a")
+        assert alerter.stop() == {"a": 0}
+    print(f"noticed after {watch.noticed}, ready {took:.1f} s after, {told.total()} alerts, {lines} lines a second")  # noqa: T201
+    assert told == runs.wanted, f"{(runs.wanted - told).total()} missing, {(told - runs.wanted).total()} too many"
+    assert seconds < NOTICED_S or watch.noticed["a"] <= NOTICED_S
+    assert lines < LINES_S
+
+
+@CHAOS
+@pytest.mark.parametrize("load", ["idle", "loaded"])
+@pytest.mark.parametrize("seconds", LENGTHS)
+@pytest.mark.parametrize("how", ["killed", "frozen", "black-hole"])
+async def test_the_alerter_outlives_kafka(
+    *, settings: Settings, direct: Settings, broker: Broker, tmp_path: Path, how: How, seconds: float, load: str
+) -> None:
+    await outage(settings, direct, broker, tmp_path, how=how, seconds=seconds, loaded=load == "loaded")
+
+
+async def test_the_alerter_outlives_a_broker_that_was_killed(
+    settings: Settings, direct: Settings, broker: Broker, tmp_path: Path
+) -> None:
+    """The short form that every change is tested with."""
+    await outage(settings, direct, broker, tmp_path, how="killed", seconds=16, loaded=True)

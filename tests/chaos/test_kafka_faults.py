@@ -1,0 +1,79 @@
+"""The broker dies again and again, and networks swallow everything on the way to one of two workers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.chaos import servers
+from tests.chaos.servers import Site
+from tests.chaos.test_redis_faults import ready_within, scores
+from tests.harness import check, crew, loaded, stalls
+
+CHAOS = pytest.mark.chaos
+
+
+@CHAOS
+async def test_row_15_broker_killed_ten_times(site: Site) -> None:
+    took = []
+    with crew(site.settings, site.folder) as workers:
+        async with loaded(workers, site.direct, "a", "b"):
+            pids = {name: worker.pid for name, worker in workers.workers.items()}
+            for _ in range(10):
+                await asyncio.sleep(5)
+                await asyncio.to_thread(site.broker.kill)
+                await asyncio.sleep(30)
+                await asyncio.to_thread(site.broker.start)
+                began = time.monotonic()
+                for name, worker in workers.workers.items():
+                    assert worker.returncode is None, f"{name} ended with {worker.returncode}\n{worker.tail(30)}"
+                    await ready_within(workers, name, 30)
+                await scores(site.direct, 30)
+                took.append(time.monotonic() - began)
+            assert pids == {name: worker.pid for name, worker in workers.workers.items()}
+    print(f"resumed in {', '.join(f'{s:.1f}' for s in took)} s; {await check(site.direct)}")  # noqa: T201
+    assert max(took) < 30
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(12, id="12s"), pytest.param(60, id="60s", marks=CHAOS)])
+async def test_row_16_a_black_hole_between_one_worker_and_kafka(site: Site, seconds: float) -> None:
+    """The other one takes over within a session; when the hole is gone there are two of them again."""
+    with crew(site.settings, site.folder) as workers:
+        workers.start("b", settings=servers.at(site.settings, site.broker.direct))
+        async with loaded(workers, site.direct, "a"), stalls(site.direct) as stalled:
+            await ready_within(workers, "b", 60)
+            pid = workers.workers["a"].pid
+            site.broker.proxy.black_hole()
+            await asyncio.sleep(seconds)
+            assert (await asyncio.to_thread(workers.ready, "b"))[0]
+            site.broker.proxy.heal()
+            await ready_within(workers, "a", 30)
+            assert workers.workers["a"].pid == pid
+    checked = await check(site.direct)
+    print(f"longest stall {stalled.worst:.1f} s; {checked}")  # noqa: T201
+    assert stalled.worst < site.settings.kafka.session_timeout_s + site.settings.kafka.rebalance_timeout_s + 5, (
+        stalled.where
+    )
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(12, id="12s"), pytest.param(60, id="60s", marks=CHAOS)])
+async def test_row_16_a_black_hole_between_one_worker_and_redis(site: Site, seconds: float) -> None:
+    """It pauses, and keeps its partitions: who could take them would have the same Redis."""
+    with crew(site.settings, site.folder) as workers:
+        workers.start("b", settings=servers.at(site.settings, site.broker.through_proxy, site.store.server.url))
+        async with loaded(workers, site.direct, "a"):
+            await ready_within(workers, "b", 60)
+            await ready_within(workers, "a", 60)
+            joined = workers.log("b").count("assigned: ")
+            site.store.proxy.black_hole()
+            await asyncio.sleep(seconds)
+            ready, parts = await asyncio.to_thread(workers.ready, "a")
+            assert not ready
+            assert "edis" in f"{parts}"
+            assert (await asyncio.to_thread(workers.ready, "b"))[0]
+            site.store.proxy.heal()
+            await scores(site.direct, 30)
+            assert workers.log("b").count("assigned: ") == joined
+    print(await check(site.direct))  # noqa: T201
