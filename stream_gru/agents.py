@@ -24,13 +24,14 @@ from yarl import URL
 from stream_gru import kafka
 from stream_gru import settings as settings_
 from stream_gru.alerter import Alerter, Record, UnavailableError
-from stream_gru.errors import BrokerError
 from stream_gru.faust_link import Consumer, FaustLink, Producer
+from stream_gru.kafka import rights
 from stream_gru.kafka.options import CLIENT_ID
 from stream_gru.metrics import Metrics
 from stream_gru.pulse import Pulse
 from stream_gru.settings import Kafka, Settings
 from stream_gru.tasks import LeakedCancellationError, put_away
+from stream_gru.worker.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +142,21 @@ async def prepare(settings: Settings) -> int:
     Raises `BrokerError`.
     """
     anomalies, changelog = settings.topics.anomalies, changelog_topic(settings)
+    async with await Cluster.connect(settings.kafka) as cluster:
+        await cluster.require(rights.alerter(settings))
+        found, hidden = await cluster.survey([changelog])
+        if found or hidden:
+            await cluster.require([rights.Need("topic", changelog, ("READ", "WRITE"))])
+    return await _widen(settings, anomalies, changelog)
+
+
+async def _widen(settings: Settings, anomalies: str, changelog: str) -> int:
+    """Make the changelog, or more partitions of it; returns how many there must be."""
     admin = AIOKafkaAdminClient(**kafka.aiokafka_options(settings.kafka))
     with kafka.broker_errors(settings.kafka):
         try:
             await admin.start()
             there = await admin.list_topics()  # to describe one that isn't there creates it on some brokers
-            missing = {anomalies, settings.topics.alerts} - set(there)
-            if missing:
-                raise BrokerError(f"no topic {', '.join(sorted(missing))}; `stream-gru topics create` makes them")
             described = await admin.describe_topics([anomalies, *({changelog} & set(there))])
             partitions = {topic["topic"]: topic["partitions"] for topic in described}
             width = len(partitions[anomalies])
@@ -227,10 +235,10 @@ async def _crashing(app: App) -> AsyncIterator[None]:
 
 
 def _raise_for(answer: Any, *harmless: type[KafkaError]) -> None:
-    for _topic, code, message in answer.topic_errors:
+    for topic, code, message in answer.topic_errors:
         error = for_code(code)
         if code and not issubclass(error, harmless):
-            raise error(message)
+            raise error(f"{topic}: {message}" if message else topic)
 
 
 def __getattr__(name: str) -> Any:

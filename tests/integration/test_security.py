@@ -133,6 +133,17 @@ async def test_an_alerter_with_a_client_certificate(start: Start, secured: Secur
     assert "may not" not in child.log.read_text()
 
 
+def test_an_alerter_waits_for_the_right_that_it_lacks_and_names_it(start: Start, secured: SecuredKafka) -> None:
+    child = start("alerter", "alerter")
+    denied = "user 'alerter' may not READ topic anomalies; user 'alerter' may not WRITE topic alerts"
+    wait_until(_says(child, denied, "docs/security.md"), "the reason", START_S, child)
+    lines = page("acl", "alerter")
+    secured.allow(line for line in lines if "changelog" not in line)
+    wait_until(_says(child, "topic stream-gru-alerts-firing-changelog"), "the reason", START_S, child)
+    secured.allow(lines)
+    wait_until(_is_ready(child), "going on by itself", START_S, child)
+
+
 async def test_both_in_one_process(start: Start, secured: SecuredKafka) -> None:
     secured.remove(changelog_topic(Settings()))  # so that it has to be created
     secured.allow(page("acl", "worker"))
