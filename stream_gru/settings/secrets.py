@@ -17,7 +17,6 @@ from stream_gru.errors import CredentialsError
 HIDDEN = "***"
 LARGEST_FILE = 65_536  # bytes; what is longer is no password
 _LONGEST_SHOWN = 120
-_SMELLS = re.compile(r"pass|pwd|secret|token|key|cred|auth", re.IGNORECASE)
 _URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?",
     re.DOTALL | re.IGNORECASE,
@@ -133,4 +132,4 @@ def shown(value: Any) -> str | None:
 
 def _mask_parameter(parameter: str) -> str:
     name, equals, _ = parameter.partition("=")
-    return f"{name}={HIDDEN}" if equals and _SMELLS.search(name) else parameter
+    return parameter if name == "username" else f"{name}={HIDDEN}" if equals else HIDDEN
