@@ -166,7 +166,9 @@ MISTAKES = {
     "a password without a host": url("redis://me:hunter2", "redis://***", "HOST:PORT"),
     "a port that is no number": url("redis://me:hunter2@host:port/0", "redis://me:***@host:port/0", "HOST:PORT"),
     "a database that is none": url("redis://:hunter2@host/main", "redis://:***@host/main", "number of a database"),
-    "a parameter that there is not": url("redis://host/0?pasword=hunter2", "pasword=***", "username and password"),
+    "a parameter that there is not": url(
+        "redis://host/0?pasword=hunter2", "redis://host/0?***", "username and password"
+    ),
     "a password and a parameter": url("redis://:hunter2@host/0?password=zx9q", ":***@host/0?password=***", "twice"),
     "a user without a password": Mistake(
         ("state: there is a user but no password", "variable STREAM_GRU_STATE__URL"),
