@@ -71,6 +71,7 @@ def _readable(setting: str, file: Path | None) -> None:
 
 
 _VERIFY = {  # OpenSSL's codes
+    7: "is signed with another key than the authority of that name in ssl_cafile has",
     9: "is not valid yet; is the clock right?",
     10: "has expired",
     18: "is signed by itself and not among those of ssl_cafile",

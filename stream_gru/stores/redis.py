@@ -343,6 +343,15 @@ class RedisStore:
         problem = tls.explain(error)
         return problem and f"can't be reached over TLS: {problem}"
 
+    def _other_scheme(self, error: Exception) -> str:
+        """What a port that never answered does when it is spoken to in the other way, with or without TLS."""
+        encrypted = self._pool.connection_class is _TlsConnection
+        if encrypted and not self._answered and isinstance(error, TimeoutError):
+            return "; if that port has no TLS, it is redis://"
+        if not encrypted and not self._answered and re.search("closed|reset", str(error)):
+            return "; if that port wants TLS, it is rediss://"
+        return ""
+
     def _explain(self, error: Exception) -> StoreError:
         """Redis' error as ours: repeatable if it passes by itself."""
         what = f"Redis at {self.name}"
@@ -357,7 +366,7 @@ class RedisStore:
                 f"{what}: its user lacks a right: {error}. Grant it with ACL SETUSER; docs/security.md has the line"
             )
         if isinstance(error, ConnectionError | TimeoutError | OSError):
-            return StoreUnavailableError(f"{what} does not answer: {error}")
+            return StoreUnavailableError(f"{what} does not answer: {error}{self._other_scheme(error)}")
         said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
         if PASSING.search(said):
             return StoreUnavailableError(f"{what} can't take the call now: {said}")
