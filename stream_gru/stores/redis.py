@@ -344,13 +344,15 @@ class RedisStore:
         return problem and f"can't be reached over TLS: {problem}"
 
     def _other_scheme(self, error: Exception) -> str:
-        """What a port that never answered does when it is spoken to in the other way, with or without TLS."""
-        encrypted = self._pool.connection_class is _TlsConnection
-        if encrypted and not self._answered and isinstance(error, TimeoutError):
-            return "; if that port has no TLS, it is redis://"
-        if not encrypted and not self._answered and re.search("closed|reset", str(error)):
-            return "; if that port wants TLS, it is rediss://"
-        return ""
+        """What may be behind it that a port never answered: it is spoken to in the other way, with or without TLS."""
+        if self._answered:
+            return ""
+        broken = re.search("closed|reset", str(error))
+        if self._pool.connection_class is _TlsConnection:
+            if broken:  # TLS 1.3: the handshake ends before the server has looked
+                return "; does it ask for a certificate (state.ssl_certfile), or not trust it?"
+            return "; if that port has no TLS, it is redis://" if isinstance(error, TimeoutError) else ""
+        return "; if that port wants TLS, it is rediss://" if broken else ""
 
     def _explain(self, error: Exception) -> StoreError:
         """Redis' error as ours: repeatable if it passes by itself."""
@@ -396,6 +398,15 @@ class _TlsConnection(SSLConnection):
     def __init__(self, *, state: State, **options: Any) -> None:
         super().__init__(**options)
         self._state = state
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        """Without waiting for the other side to end TLS properly: it may be gone, and asyncio waits for 30 s."""
+        writer = self._writer
+        try:
+            await super().disconnect(*args, **options)
+        finally:
+            if writer is not None:
+                writer.transport.abort()
 
     def _connection_arguments(self) -> Mapping[str, Any]:
         return {**Connection._connection_arguments(self), "ssl": tls.context("state", self._state)}
