@@ -70,9 +70,7 @@ def check(
     loaded = settings.load(config, flags(assign))
     from stream_gru.tools import check as tool
 
-    problems = tool.problems(loaded)
-    if connect and not problems:
-        problems = tool.server_problems(loaded)
+    problems = tool.problems(loaded, connect)
     for problem in problems:
         typer.secho(f"error: {problem}", fg="red", err=True)
     if problems:

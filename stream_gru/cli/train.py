@@ -58,7 +58,13 @@ def train(
     The network and the horizons are those of the bundle that it starts from, if any. OUT/training holds the logs and
     a checkpoint.
     """
+    if scratch and start is not None:
+        raise typer.BadParameter("--scratch and --start exclude each other")
     outputs.folder(out)
+    given = {"minutes": minutes, "steps": steps, "seed": seed}
+    changes = [f"plan.{setting}={number}" for setting, number in given.items() if number is not None]
+    asked = learning.recipe(recipe, [*(assign or []), *changes], covariate)
+
     import numpy as np
     import torch
     from rich.console import Console
@@ -69,13 +75,8 @@ def train(
 
     if report:
         from stream_gru.training import report as page  # before the fit, in case that it lacks something
-    if scratch and start is not None:
-        raise typer.BadParameter("--scratch and --start exclude each other")
     torch.set_num_threads(threads)
     console = Console(stderr=True)
-    given = {"minutes": minutes, "steps": steps, "seed": seed}
-    changes = [f"plan.{setting}={number}" for setting, number in given.items() if number is not None]
-    asked = learning.recipe(recipe, [*(assign or []), *changes], covariate)
     history = learning.history(files, time, value, key, covariate, topic, config)
 
     first: Bundle | None = None

@@ -17,7 +17,6 @@ from stream_gru.errors import CredentialsError
 HIDDEN = "***"
 LARGEST_FILE = 65_536  # bytes; what is longer is no password
 _LONGEST_SHOWN = 120
-_SMELLS = re.compile(r"pass|pwd|secret|token|key|cred|auth", re.IGNORECASE)
 _URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?",
     re.DOTALL | re.IGNORECASE,
@@ -69,10 +68,10 @@ def split_url(url: str) -> Address:
 
     Raises `ValueError` that says what is wrong and shows no part that may be secret.
     """
-    parts = _URL.fullmatch(url.strip())
+    parts = _URL.fullmatch(url.strip("\r\n"))
     if parts is None:
         raise ValueError("is no URL such as redis://HOST:6379/0")
-    if parts["fragment"] is not None or "@" in url.strip()[parts.end("authority") :]:
+    if parts["fragment"] is not None or "@" in url.strip("\r\n")[parts.end("authority") :]:
         raise ValueError(f"{mask_url(url)} has an @ or a # behind its address: {_ENCODE}")
     credentials, at, server = parts["authority"].rpartition("@")
     place = _HOST.fullmatch(server)
@@ -82,7 +81,7 @@ def split_url(url: str) -> Address:
         raise ValueError(f"{mask_url(url)} ends in what is not the number of a database, as in redis://HOST:6379/0")
     username, colon, password = credentials.partition(":")
     given = {"username": unquote(username) or None, "password": unquote(password) if at and colon else None}
-    for parameter in filter(None, (parts["query"] or "").split("&")):
+    for parameter in parts["query"].split("&") if parts["query"] else ():
         name, _, value = parameter.partition("=")
         if name not in given:
             raise ValueError(
@@ -100,11 +99,11 @@ def split_url(url: str) -> Address:
 
 def mask_url(url: str) -> str:
     """`url` without its password, wherever it stands; wholly hidden where one can't tell what is secret in it."""
-    parts = _URL.fullmatch(url.strip())
+    parts = _URL.fullmatch(url.strip("\r\n"))
     if parts is None:
         return HIDDEN
     path, query = parts["path"], parts["query"]
-    behind = url.strip()[parts.end("authority") :]
+    behind = url.strip("\r\n")[parts.end("authority") :]
     credentials, at, server = parts["authority"].rpartition("@")
     # An @ further on may end a password with a / in it, and host:word may be the start of one.
     if "@" in behind or (not at and not _HOST.fullmatch(server)):
@@ -132,5 +131,7 @@ def shown(value: Any) -> str | None:
 
 
 def _mask_parameter(parameter: str) -> str:
-    name, equals, _ = parameter.partition("=")
-    return f"{name}={HIDDEN}" if equals and _SMELLS.search(name) else parameter
+    name, _, _ = parameter.partition("=")
+    if name == "username":
+        return parameter
+    return f"password={HIDDEN}" if name == "password" else HIDDEN  # a password with an & in it looks like a name

@@ -351,6 +351,19 @@ class RedisStore:
         problem = tls.explain(error, "state", self._state)
         return problem and f"can't be reached over TLS: {problem}"
 
+    def _other_scheme(self, error: Exception) -> str:
+        """What may be behind it that a port never answered: it is spoken to in the other way, with or without TLS."""
+        if self._answered:
+            return ""
+        broken = _CLOSED.search(str(error))
+        if self._pool.connection_class is _TlsConnection:
+            if broken:  # TLS 1.3: the handshake ends before the server has looked
+                return "; does it ask for a certificate (state.ssl_certfile), or not trust it?"
+            if isinstance(error, TimeoutError):
+                return "; if it is a port without TLS, write redis:// in state.url"
+            return ""
+        return "; if it is a port for TLS, write rediss:// in state.url" if broken else ""
+
     def _explain(self, error: Exception) -> StoreError:
         """Redis' error as ours: repeatable if it passes by itself."""
         what = f"Redis at {self.name}"
@@ -367,13 +380,7 @@ class RedisStore:
                 "docs/security.md has the line"
             )
         if isinstance(error, ConnectionError | TimeoutError | OSError):
-            encrypted = self._state.address.scheme == "rediss"
-            hint = ""
-            if not encrypted and _CLOSED.search(said):
-                hint = "; if it is a port for TLS, write rediss:// in state.url"
-            elif encrypted and isinstance(error, TimeoutError):
-                hint = "; if it is a port without TLS, write redis:// in state.url"
-            return StoreUnavailableError(f"{what} does not answer: {error}{hint}")
+            return StoreUnavailableError(f"{what} does not answer: {error}{self._other_scheme(error)}")
         if PASSING.search(said):
             return StoreUnavailableError(f"{what} can't take the call now: {said}")
         return StoreError(f"{what} refused the call: {said}")
@@ -402,6 +409,15 @@ class _TlsConnection(SSLConnection):
     def __init__(self, *, state: State, **options: Any) -> None:
         super().__init__(**options)
         self._state = state
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        """Without waiting for the other side to end TLS properly: it may be gone, and asyncio waits for 30 s."""
+        writer = self._writer
+        try:
+            await super().disconnect(*args, **options)
+        finally:
+            if writer is not None:
+                writer.transport.abort()
 
     def _connection_arguments(self) -> Mapping[str, Any]:
         return {**Connection._connection_arguments(self), "ssl": tls.context("state", self._state)}

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 
 from stream_gru import codecs, stores, tls
-from stream_gru.engine import Engine
 from stream_gru.errors import StreamGruError
 from stream_gru.settings import Kafka, Settings
 from stream_gru.tools import topics
@@ -17,35 +16,41 @@ from stream_gru.tools import topics
 log = logging.getLogger(__name__)
 
 ANSWER_S = 4.0  # to wait for one answer of a server
-LIMIT_S = 8.0  # for all that servers are asked
+LIMIT_S = 7.0  # for all that servers are asked
 
 
-def problems(settings: Settings) -> list[str]:
-    """What is wrong with the settings and with the files that they name, one line each. No server is asked."""
-    lines = list(_unused(settings.kafka))
-    for part in (_kafka, _store, Settings.require_room, _model):
+def problems(settings: Settings, connect: bool = False) -> list[str]:
+    """What is wrong with the settings and with the files that they name, one line each.
+
+    With `connect` Kafka, its topics and the store are asked too, unless what is wrong makes that pointless.
+    """
+    lines = [*_unused(settings.kafka), *_wrong(settings, _kafka, _store, Settings.require_room)]
+    end = time.monotonic() + LIMIT_S
+    asking = _ask(settings) if connect and not lines else []
+    lines += _wrong(settings, _model)  # meanwhile: it takes seconds to load
+    return lines + [line for one in asking for line in one.answer(end - time.monotonic())]
+
+
+def _wrong(settings: Settings, *parts: Callable[[Settings], None]) -> Iterator[str]:
+    for part in parts:
         try:
             part(settings)
         except StreamGruError as error:
-            lines.append(str(error))
-    return lines
+            yield str(error)
 
 
-def server_problems(settings: Settings) -> list[str]:
-    """What is wrong with Kafka, its topics and the store, asked side by side; at most `LIMIT_S` seconds."""
+def _ask(settings: Settings) -> list[_Asking]:
+    """Questions to the servers, side by side."""
     patient = settings.model_copy(
         update={
             "kafka": settings.kafka.model_copy(update={"request_timeout_s": ANSWER_S}),
             "state": settings.state.model_copy(update={"request_timeout_s": ANSWER_S}),
         }
     )
-    questions: dict[str, Callable[[], list[str]]] = {
-        f"Kafka at {settings.kafka.bootstrap_servers}": lambda: topics.check(patient),
-        f"the store at {settings.state.shown_url}": lambda: asyncio.run(_opened(patient)),
-    }
-    end = time.monotonic() + LIMIT_S
-    asking = [_Asking(server, question) for server, question in questions.items()]
-    return [line for one in asking for line in one.answer(end - time.monotonic())]
+    return [
+        _Asking(f"Kafka at {settings.kafka.bootstrap_servers}", lambda: topics.check(patient)),
+        _Asking(f"the store at {settings.state.shown_url}", lambda: asyncio.run(_opened(patient))),
+    ]
 
 
 class _Asking(threading.Thread):
@@ -55,6 +60,7 @@ class _Asking(threading.Thread):
         super().__init__(daemon=True)
         self._server, self._question = server, question
         self._lines: list[str] = []
+        self._failure: Exception | None = None
         self.start()
 
     def run(self) -> None:
@@ -62,10 +68,14 @@ class _Asking(threading.Thread):
             self._lines = self._question()
         except StreamGruError as error:
             self._lines = [str(error)]
+        except Exception as error:
+            self._failure = error
 
     def answer(self, timeout_s: float) -> list[str]:
         """What is wrong, as far as it is known by then."""
         self.join(max(timeout_s, 0))
+        if self._failure:
+            raise self._failure
         return [f"{self._server} does not answer within {LIMIT_S:g} s"] if self.is_alive() else self._lines
 
 
@@ -93,6 +103,8 @@ def _store(settings: Settings) -> None:
 
 def _model(settings: Settings) -> None:
     """The bundle loads and fits the readings, as a worker will find."""
+    from stream_gru.engine import Engine
+
     model = settings.model
     engine = Engine(
         model.bundle,

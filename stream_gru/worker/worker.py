@@ -89,6 +89,7 @@ class Worker:
         """One session after the other until one was asked to end."""
         engine, turns = self._engine(), Turns()
         turning = asyncio.create_task(self._turn())
+        aiokafka_options(self._settings.kafka)  # a file that can't be read now is a mistake; later it may be rotated
         store = stores.from_settings(self._settings.state)
         try:
             while not self._stopping.is_set():
@@ -113,8 +114,7 @@ class Worker:
             part, cause = "store", str(error)
         else:
             found = error if isinstance(error, BrokerError) else await diagnose(kafka) or explain(error, kafka)
-            # A file that can't even be read is a mistake of the setup; what it holds may be rotated.
-            rotates = kafka.sasl_password_file is not None and not isinstance(error, CredentialsError)
+            rotates = kafka.sasl_password_file is not None
             if isinstance(found, BrokerRefusedError) and not (self._ever_connected or rotates):
                 raise found
             part, cause = "kafka", str(found)

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from stream_gru import settings
 from stream_gru.cli import app, main
+from stream_gru.cli.config import flags
 from stream_gru.errors import SettingsError
 from stream_gru.settings import Kafka, Settings, State, Topics
 
@@ -42,8 +44,57 @@ def test_flags_over_environment_over_file(file: Path, monkeypatch: pytest.Monkey
     assert (flagged.kafka.group_id, flagged.role, flagged.state.buckets) == ("from-flag", "scorer", 8)
 
 
+def test_a_flag_supplies_what_the_others_lack(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text('[kafka]\nsecurity_protocol = "SASL_SSL"\nsasl_mechanism = "PLAIN"\n')
+    monkeypatch.setenv("STREAM_GRU_KAFKA__SASL_USERNAME", "me")
+    with pytest.raises(SettingsError, match="also needs sasl_password or sasl_password_file"):
+        settings.load(file)
+    kafka = settings.load(file, {"kafka.sasl_password": "secret"}).kafka
+    assert (kafka.sasl_username, kafka.password()) == ("me", "secret")
+
+
+def test_a_flag_unsets_what_may_be_unset(file: Path) -> None:
+    file.write_text('[kafka]\ngroup_instance_id = "one"\n')
+    assert settings.load(file).kafka.group_instance_id == "one"
+    assert settings.load(file, {"kafka.group_instance_id": ""}).kafka.group_instance_id is None
+
+
+@pytest.mark.parametrize("text", ["a,b", " a , b ", '["a", "b"]'])
+@pytest.mark.parametrize("form", ["STREAM_GRU_INPUT__VALUES", "STREAM_GRU_INPUT_VALUES", "stream_gru_input__values"])
+def test_lists_and_names_of_variables(form: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(form, text)
+    assert settings.load().input.values == ("a", "b")
+
+
+def test_flags_of_the_command_line_are_texts_or_lists() -> None:
+    given = flags(["kafka.group_id=7", "state.buckets=8", "input.values=a,b", "input.covariates=['c']", "role='all'"])
+    loaded = settings.load(None, given)
+    assert (loaded.kafka.group_id, loaded.state.buckets) == ("7", 8)
+    assert (loaded.input.values, loaded.input.covariates) == (("a", "b"), ("c",))
+
+
+def test_no_two_settings_have_one_variable() -> None:
+    names = settings.environment(Settings())
+    assert len({name.replace("__", "_") for name in names}) == len(names)
+
+
+def test_what_is_unset_is_unset_in_another_process_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text('[state]\npassword = "secret"\n')
+    for name, value in settings.environment(Settings()).items():
+        monkeypatch.setenv(name, value)
+    assert settings.load(file) == Settings()
+
+
+def test_changes_are_validated_as_all_else() -> None:
+    changed = settings.changed(Settings(), {"kafka.group_id": "g", "state.url": "redis://:secret@host"})
+    assert (changed.kafka.group_id, changed.state.address.password) == ("g", "secret")
+    with pytest.raises(SettingsError, match=r"kafka\.bootstrap_servers: .*not host:port"):
+        settings.changed(changed, {"kafka.bootstrap_servers": "a:b"})
+
+
 def test_the_environment_of_settings_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = Settings(kafka=Kafka(group_id="g"), topics=Topics(readings=("x", "y")), state=State(chunk_rows=7))
+    state = State(chunk_rows=7, url=SecretStr("rediss://host"), username="me", password=SecretStr("p,w"))
+    chosen = Settings(kafka=Kafka(group_id="g"), topics=Topics(readings=("x", "y")), state=state)
     for name, value in settings.environment(chosen).items():
         monkeypatch.setenv(name, value)
     assert settings.load() == chosen
