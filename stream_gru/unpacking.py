@@ -3,11 +3,13 @@
 aiokafka unpacks a batch whole, however large it becomes, and where one is damaged `getmany` raises for ever. With
 `install`, every consumer in the process unpacks at most so many bytes of a batch, and gets one `Unreadable` in place of
 the records of a batch that is larger or damaged: a record without key and payload, at the last of the offsets that are
-passed over, so that the position goes on behind it.
+passed over, so that the position goes on behind it. Many batches that are just within the bound add up: once it is
+reached, nothing more is unpacked before the event loop has had its turn, and `spent` says how much it was altogether.
 """
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import sys
 import time
@@ -37,6 +39,8 @@ _XERIAL_HEADER = 16
 _LENGTH_AT, _LENGTH_END, _COUNT_AT = 8, 12, 57  # in a batch: where its length stands and ends, and the records it has
 
 _max_bytes = MAX_BATCH_BYTES
+_spent = 0  # bytes unpacked
+_spent_before = 0  # this turn of the event loop
 _damaged: dict[TopicPartition, tuple[int, int]] = {}  # offset of the batch that was damaged last, and how many times
 
 
@@ -69,6 +73,26 @@ def limit(max_batch_bytes: int) -> None:
     _max_bytes = max_batch_bytes
 
 
+def spent() -> int:
+    """How many bytes were unpacked in this process so far."""
+    return _spent
+
+
+def _spend(size: int) -> None:
+    global _spent, _spent_before  # noqa: PLW0603 - as above
+    if _spent == _spent_before:  # the first of this turn
+        try:
+            asyncio.get_running_loop().call_soon(_next_turn)
+        except RuntimeError:  # there are no turns
+            _spent_before += size
+    _spent += size
+
+
+def _next_turn() -> None:
+    global _spent_before  # noqa: PLW0603 - as above
+    _spent_before = _spent
+
+
 def _compiled() -> list[ModuleType]:
     parents = {default_records.DefaultRecordBatch.__module__, legacy_records.LegacyRecordBatch.__module__}
     return [sys.modules[name] for name in parents]
@@ -82,8 +106,11 @@ def _bounded(codec: str, unpack: Callable[[memoryview, int], bytes]) -> Callable
 
     def decode(packed: Any) -> bytes:
         try:
-            return unpack(memoryview(packed), _max_bytes)
+            unpacked = unpack(memoryview(packed), _max_bytes)
+            _spend(len(unpacked))
+            return unpacked
         except BatchTooLargeError:
+            _spend(_max_bytes)
             raise BatchTooLargeError(
                 f"{len(packed)} bytes packed with {codec}, unpacked more than the {_max_bytes} that "
                 "input.max_batch_bytes allows"
@@ -165,13 +192,13 @@ _CODECS = {
 
 
 class _Batches:
-    """The batches of a fetch, one after another; `current` is the one in hand, whose checksum is right if it is set."""
+    """The batches of a fetch, one after another; `current` is the one in hand."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._records = MemoryRecords(data)
         self._taken = 0
-        self.has_next = self._records.has_next
+        self.has_next: Callable[[], bool] = self._records.has_next
         self.size_in_bytes = self._records.size_in_bytes
         self.current: Any = None
 
@@ -194,6 +221,12 @@ class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiok
     """aiokafka's iterator over one partition's part of a fetch, which does not end at a batch that can't be read."""
 
     next_fetch_offset: int
+
+    def __init__(self, tp: TopicPartition, records: _Batches, *rest: Any) -> None:
+        super().__init__(tp, records, *rest)
+        more = records.has_next
+        # What is left of a fetch when the turn has had its share is fetched again.
+        records.has_next = lambda: more() and _spent - _spent_before < _max_bytes
 
     def __next__(self) -> ConsumerRecord:
         try:

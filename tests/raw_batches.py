@@ -70,9 +70,9 @@ class _Builder:
         return True
 
 
-async def put(settings: Settings, *batches: bytes | bytearray, topic: str | None = None) -> None:
-    """Send batches as they are to partition 0, of the readings unless `topic` says otherwise."""
+async def put(settings: Settings, *batches: bytes | bytearray, partition: int = 0) -> None:
+    """Send batches of readings as they are."""
     async with AIOKafkaProducer(**aiokafka_options(settings.kafka)) as producer:
         for data in batches:
             builder: Any = _Builder(bytes(data))
-            await (await producer.send_batch(builder, topic or settings.topics.readings[0], partition=0))
+            await (await producer.send_batch(builder, settings.topics.readings[0], partition=partition))

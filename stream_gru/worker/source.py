@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from stream_gru import unpacking
 from stream_gru.arena import ArenaFullError
 from stream_gru.worker.assignment import Assignment
 from stream_gru.worker.checkpoint import Checkpointer
@@ -56,6 +57,7 @@ class Source:
         self._open.set()
         self._idle = asyncio.Event()
         self._stopping = False
+        self._first: TopicPartition | None = None  # to poll
         self._most = min(_FIRST_BATCH, parts.settings.worker.max_batch)  # readings to ask for
 
     def stop(self) -> None:
@@ -89,6 +91,7 @@ class Source:
             await self._pass_over(polled)
             if polled:
                 await self._score(polled)
+                del polled  # it may be large, and the next one is there before its name is free
                 if not self._behind():
                     await asyncio.sleep(settings.worker.linger_ms / 1000)  # a fuller batch costs less a reading
 
@@ -115,7 +118,12 @@ class Source:
         live = self._parts.live
         before = {tp: one for tp, one in live.items() if not one.guard.on}
         polled: dict[TopicPartition, Sequence[Any]] = {}
-        for tp in before:
+        order, unpacked = list(before), unpacking.spent()
+        first = order.index(self._first) if self._first in before else 0
+        for tp in order[first:] + order[:first]:
+            if unpacking.spent() - unpacked >= self._parts.settings.input.max_batch_bytes:
+                self._first = tp  # what was polled takes enough memory; the next batch begins where this one ended
+                break
             polled.update(await self._getmany(tp, timeout_ms=0, max_records=max(1, self._most // len(before))))
         if not polled and len(before) == len(live):
             polled.update(await self._getmany(timeout_ms=_POLL_MS, max_records=self._most))

@@ -117,6 +117,22 @@ async def test_row_24_bombs_are_dead_letters_and_take_no_memory(
     assert (checked.outputs, checked.dead, checked.duplicates) == (150, 2, 0)
 
 
+async def test_many_large_batches_within_the_bound_are_taken_a_few_at_a_time(
+    make_settings: Callable[[int], Settings], tmp_path: Path
+) -> None:
+    settings = make_settings(3).model_copy(update={"input": Input(max_batch_bytes=16 << 20)})
+    large = [raw.gzip_bomb(15, NOW)] * 10
+    with crew(settings, tmp_path, "a") as workers:
+        await produce(settings, None, readings(20))
+        await drained(settings, workers.workers["a"])
+        before = peak(workers.workers["a"])
+        await asyncio.gather(*(raw.put(settings, *large, partition=p) for p in range(3)))
+        await drained(settings, workers.workers["a"])
+        assert peak(workers.workers["a"]) - before < 150 << 20, "of 450 MiB"
+        assert workers.stop() == {"a": 0}
+    assert [letter["reason"] for letter in await dead(settings)] == ["payload_too_large"] * 30
+
+
 def spoil(server: KafkaServer, topic: str) -> None:
     """Damage the last three batches in a log of Apache Kafka's: what is packed, the codec, the checksum."""
     log = server.directory / "data" / f"{topic}-0" / f"{0:020d}.log"

@@ -22,6 +22,7 @@ from stream_gru.settings import Kafka, Settings
 from stream_gru.tools import tail
 from stream_gru.tools.embedded import KafkaServer, kafka_server
 from stream_gru.worker.publisher import Publisher
+from tests.raw_batches import CODECS
 
 SMALL = 20_000
 
@@ -65,7 +66,7 @@ async def eventually(what: Callable[[], bool], timeout_s: float = 20.0) -> None:
         await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("compression", ["none", *CODECS])
 async def test_batches_are_cut_to_what_the_topic_takes(small: tuple[Settings, str], compression: Any) -> None:
     settings, topic = small
     noise = random.Random(0)

@@ -3,6 +3,7 @@ is one range."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import struct
 import subprocess
@@ -216,6 +217,18 @@ def test_a_damaged_head_leads_nowhere(delta: int) -> None:
     (passed,) = found
     assert passed.first == 60
     assert passed.offset in (60, 61)
+
+
+async def test_many_batches_just_within_the_bound_are_read_a_few_in_a_turn_of_the_loop() -> None:
+    unpacking.limit(MIB)
+    batches = [batch(1, [b"x" * (MIB - 100)], base=i) for i in range(6)]
+    before = unpacking.spent()
+    for at in (0, 2, 4):
+        found = read(*batches[at:], position=at)
+        assert [record.offset for record in found] == [at, at + 1], "the bound is reached with the second one"
+        assert read(*batches[at + 2 :], position=at + 2) == [], "nothing more in this turn"
+        await asyncio.sleep(0)
+    assert unpacking.spent() - before > 5.9 * MIB
 
 
 def test_a_batch_of_the_old_format() -> None:
