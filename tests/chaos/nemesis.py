@@ -36,7 +36,6 @@ from tests.harness import Crew, Load, check, crew, progress
 PARTITIONS = 6
 SERIES = 200
 LINGER_MS = 100  # several runs fit on two cores
-CALM_S = 60  # within which everything goes on after a fault
 END_S = 180  # and at the end, with a backlog and other runs beside it
 QUIET_S = (1.0, 6.0)  # between two faults
 BESIDE = 0.3  # how often a second fault comes while the first is on
@@ -69,6 +68,7 @@ class World:
     crew: Crew
     load: Readings
     spared: frozenset[str]  # never killed, so that there is a life long enough to see memory grow
+    calm_s: float  # within which everything goes on after a fault
     began: float = field(default_factory=time.monotonic)
     violations: list[str] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "nothing")  # seconds to go on, and after what
@@ -114,10 +114,10 @@ class World:
                     self.violation(f"{name} ended unasked with code {worker.returncode}\n{worker.tail(30)}")
                     self.start(name)
 
-    async def calm(self, after: str, limit_s: float = CALM_S) -> None:
+    async def calm(self, after: str, limit_s: float | None = None) -> None:
         """Wait until all are ready and what was sent before is scored. Restarts everything once, then aborts."""
         for attempt in ("", "even after a restart of all, "):
-            began = time.monotonic()
+            began, limit_s = time.monotonic(), limit_s or self.calm_s
             problem = "nobody was asked"
             try:
                 async with asyncio.timeout(limit_s):
@@ -180,8 +180,9 @@ def draw(chance: random.Random) -> list[Fault]:
     return [first, *chance.choices(beside, [one.weight for one in beside])]
 
 
-async def run(minutes: float, seed: int, rate: float, folder: Path, spared: frozenset[str]) -> int:
+async def run(options: argparse.Namespace, folder: Path, spared: frozenset[str]) -> int:
     """The whole of it; the exit code."""
+    minutes, seed = options.minutes, options.seed
     with ExitStack() as stack:
         broker = stack.enter_context(servers.broker(folder / "kafka"))
         store = stack.enter_context(servers.store(folder))
@@ -190,12 +191,14 @@ async def run(minutes: float, seed: int, rate: float, folder: Path, spared: froz
         )
         workers = stack.enter_context(crew(settings, folder))
         direct = servers.at(settings, broker.direct, store.server.url)
-        world = World(settings, direct, broker, store, workers, Readings(direct, SERIES, seed=seed), spared)
+        world = World(
+            settings, direct, broker, store, workers, Readings(direct, SERIES, seed=seed), spared, options.calm
+        )
         for name in ("a", "b", "alerter"):
             world.start(name)
         lives = Lives()
         tasks = [asyncio.create_task(work) for work in (world.watch(), sampled(world, lives))]
-        flowing = asyncio.create_task(world.load.flow(rate))
+        flowing = asyncio.create_task(world.load.flow(options.rate))
         try:
             faults = await storm(world, minutes * 60, random.Random(seed))
             await asyncio.sleep(2)
@@ -242,7 +245,7 @@ async def sampled(world: World, lives: Lives) -> None:
 
 async def concluded(world: World) -> str:
     """The alerts, the stop of everything, and the CHECK; in words."""
-    deadline = time.monotonic() + CALM_S
+    deadline = time.monotonic() + world.calm_s
     while True:
         found = await alerts(world.direct)
         if not found.missing or time.monotonic() > deadline:
@@ -297,6 +300,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 16))
     parser.add_argument("--rate", type=float, default=400, help="readings a second")
+    parser.add_argument("--calm", type=float, default=60, help="seconds within which all goes on after a fault")
     parser.add_argument("--spare", action="append", help="a worker never to kill; default: a, from 30 minutes on")
     parser.add_argument("--folder", type=Path, help="logs and data go here and stay; default: a temporary one")
     options = parser.parse_args()
@@ -306,7 +310,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     print(f"nemesis: {options.minutes:g} min, seed {options.seed}, {options.rate:g} readings/s, in {folder}")  # noqa: T201
     try:
-        return asyncio.run(run(options.minutes, options.seed, options.rate, folder, spared))
+        return asyncio.run(run(options, folder, spared))
     except StreamGruError as error:
         print(error)  # noqa: T201
         return 2

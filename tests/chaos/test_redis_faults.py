@@ -27,7 +27,7 @@ Change = Callable[[], None]
 async def ready_within(workers: Crew, name: str, seconds: float, *, wanted: bool = True) -> float:
     """How long it took until /ready answered 200, or 503 where that is wanted."""
     began = time.monotonic()
-    while not (said := await asyncio.to_thread(workers.ready, name))[0] is not wanted:
+    while (said := await asyncio.to_thread(workers.ready, name))[0] is not wanted:
         assert time.monotonic() - began < seconds, f"{name}: {said}\n{workers.workers[name].tail(30)}"
         await asyncio.sleep(0.1)
     return time.monotonic() - began

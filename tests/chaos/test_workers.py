@@ -32,8 +32,9 @@ def lasting(settings: Settings, **state: object) -> Settings:
     )
 
 
-@pytest.mark.parametrize("kills", [pytest.param(2, id="two"), pytest.param(30, id="thirty", marks=CHAOS)])
-async def test_row_01_workers_killed(site: Site, kills: int) -> None:
+@CHAOS
+async def test_row_01_thirty_kills(site: Site) -> None:
+    kills = 30
     chance = random.Random(7)
     with crew(site.settings, site.folder) as workers:
         async with loaded(workers, site.direct, "a", "b"), stalls(site.direct) as stalled:

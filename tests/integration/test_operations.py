@@ -84,7 +84,7 @@ async def test_reset_reload_and_report(settings: Settings, tmp_path: Path) -> No
         assert workers.stop() == {"a": 0}
 
 
-async def test_added_partitions_are_refused(kafka: KafkaServer, settings: Settings, tmp_path: Path) -> None:
+async def test_row_19_added_partitions_are_refused(kafka: KafkaServer, settings: Settings, tmp_path: Path) -> None:
     with crew(settings, tmp_path, "a") as workers:
         await Load(settings, 50).send(500)
         await drained(settings, workers.workers["a"])
@@ -100,7 +100,7 @@ async def test_added_partitions_are_refused(kafka: KafkaServer, settings: Settin
         assert len(await read(settings, settings.topics.forecasts)) == outputs
 
 
-async def test_a_topic_made_again_is_refused(kafka: KafkaServer, settings: Settings, tmp_path: Path) -> None:
+async def test_row_19_a_topic_made_again_is_refused(kafka: KafkaServer, settings: Settings, tmp_path: Path) -> None:
     """By its id on Apache Kafka, by the log's end or the last record's crc elsewhere."""
     with crew(settings, tmp_path, "a") as workers:
         await Load(settings, 50).send(2000)
@@ -116,7 +116,7 @@ async def test_a_topic_made_again_is_refused(kafka: KafkaServer, settings: Setti
 
 
 @pytest.mark.parametrize("policy", ["continue", "refuse"])
-async def test_records_gone_before_they_were_read(
+async def test_row_18_records_gone_before_they_were_read(
     kafka: KafkaServer, settings: Settings, tmp_path: Path, policy: str
 ) -> None:
     if not isinstance(kafka, ApacheKafka):

@@ -24,6 +24,7 @@ from stream_gru.errors import FencedError, StoreUnavailableError
 from stream_gru.partition import Checkpoint, Commit, Partition, Start
 from stream_gru.stores import Identity, Outcome, PartitionId, Store, Write
 from stream_gru.tools.embedded import RedisServer
+from tests.chaos.proxy import HOST, Proxy
 from tests.model.store import Row, decode
 
 ID = PartitionId("group", "readings", 0)
@@ -231,54 +232,6 @@ async def test_an_append_only_file_that_ends_anywhere_holds_no_half_of_a_write(
         await after.finish()
 
 
-class Delays:
-    """A TCP proxy that can hold back what comes from the client, and deliver it after the client has given up."""
-
-    def __init__(self, port: int) -> None:
-        self.upstream = port
-        self.holding = False
-        self.held: list[tuple[asyncio.StreamWriter, bytes]] = []
-        self.writers: list[asyncio.StreamWriter] = []
-        self.tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Delays:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/0"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.close()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        for writer in self.writers:
-            writer.close()
-        await asyncio.gather(*(writer.wait_closed() for writer in self.writers), return_exceptions=True)
-
-    async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        replies, forward = await asyncio.open_connection("127.0.0.1", self.upstream)
-        self.writers += [back, forward]
-        self.tasks += [
-            asyncio.create_task(self._copy(client, forward, may_hold=True)),
-            asyncio.create_task(self._copy(replies, back, may_hold=False)),
-        ]
-
-    async def _copy(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, *, may_hold: bool) -> None:
-        while data := await source.read(1 << 16):
-            if may_hold and self.holding:
-                self.held.append((to, data))
-            else:
-                to.write(data)
-
-    async def release(self) -> None:
-        """What was held back arrives now, and has been executed when this returns."""
-        self.holding = False
-        for connection, data in self.held:
-            connection.write(data)
-            await connection.drain()
-        self.held.clear()
-
-
 async def executed(client: redis.Redis, before: int) -> None:
     """Wait until Redis has run one more script."""
     async with asyncio.timeout(5):
@@ -292,81 +245,81 @@ def scripts(client: redis.Redis) -> int:
 
 
 @pytest.fixture
-async def delays(machine: TimeMachine) -> AsyncIterator[Delays]:
-    async with Delays(machine.server.port) as proxy:
-        yield proxy
+def proxy(machine: TimeMachine) -> Iterator[Proxy]:
+    with Proxy(machine.server.port) as made:
+        yield made
 
 
-async def delayed(delays: Delays, call: Callable[[], Awaitable[object]]) -> None:
+async def delayed(proxy: Proxy, call: Callable[[], Awaitable[object]]) -> None:
     """Make a call that is held back until its caller gives up."""
-    delays.holding = True
+    proxy.hold()
     with pytest.raises(StoreUnavailableError):
         await call()
-    delays.holding = False
+    proxy.heal()
 
 
 async def test_a_chunk_that_arrives_after_the_next_checkpoint_writes_nothing(
-    machine: TimeMachine, delays: Delays, connect: Callable[[str], Store]
+    machine: TimeMachine, proxy: Proxy, connect: Callable[[str], Store]
 ) -> None:
     """Trace B."""
-    worker = Worker(Kafka(), connect(delays.url))
+    worker = Worker(Kafka(), connect(f"redis://{HOST}:{proxy.port}/0"))
     await worker.take()
     await worker.run(4)
     checkpoint, writes = worker.cut()
-    await delayed(delays, lambda: worker.store.write(ID, writes))
+    await delayed(proxy, lambda: worker.store.write(ID, writes))
     assert await worker.store.write(ID, writes) is OK
     assert worker.partition.confirmed(checkpoint)
     await worker.run(5)
     assert await worker.checkpoint() is OK
-    await late_calls_change_nothing(machine, delays)
+    await late_calls_change_nothing(machine, proxy)
     assert await worker.store.probe(ID, worker.partition.owner or "", worker.partition.confirmed_seq) is OK
     await worker.finish()
 
 
 async def test_a_chunk_of_an_earlier_owner_writes_nothing(
-    machine: TimeMachine, delays: Delays, connect: Callable[[str], Store]
+    machine: TimeMachine, proxy: Proxy, connect: Callable[[str], Store]
 ) -> None:
     """Trace C: the worker that made the call is gone; its successor began with the same numbers."""
     kafka = Kafka()
-    first = Worker(kafka, connect(delays.url))
+    first = Worker(kafka, connect(f"redis://{HOST}:{proxy.port}/0"))
     await first.take()
     await first.run(4)
     _, writes = first.cut()
-    await delayed(delays, lambda: first.store.write(ID, writes))
+    await delayed(proxy, lambda: first.store.write(ID, writes))
     second = Worker(kafka, connect(machine.url))
     await second.take()
     await second.run(9)
     assert await second.checkpoint() is OK
-    await late_calls_change_nothing(machine, delays)
+    await late_calls_change_nothing(machine, proxy)
     assert await first.store.write(ID, writes) is FENCED
     await second.finish()
 
 
-async def late_calls_change_nothing(machine: TimeMachine, delays: Delays) -> None:
+async def late_calls_change_nothing(machine: TimeMachine, proxy: Proxy) -> None:
     with redis.Redis.from_url(machine.url) as client:
         held = {key: client.hgetall(key) for key in sorted(client.keys())}
         before = scripts(client)
-        assert delays.held
-        await delays.release()
+        assert proxy.held
+        proxy.release()
         await executed(client, before)
         assert {key: client.hgetall(key) for key in sorted(client.keys())} == held
 
 
 async def test_an_assignment_that_arrives_late_fences_and_nothing_more(
-    machine: TimeMachine, delays: Delays, connect: Callable[[str], Store]
+    machine: TimeMachine, proxy: Proxy, connect: Callable[[str], Store]
 ) -> None:
     """Trace C of an assignment: the attempt after it has its own owner."""
-    worker = Worker(Kafka(), connect(delays.url))
+    worker = Worker(Kafka(), connect(f"redis://{HOST}:{proxy.port}/0"))
     await worker.take()
     await worker.run(4)
     assert await worker.checkpoint() is OK
     await worker.store.load(ID, worker.partition.owner or "", 0, [b"a"])
-    await delayed(delays, worker.take)
+    await delayed(proxy, worker.take)
     await worker.take()
     await worker.run(3)
     with redis.Redis.from_url(machine.url) as client:
         before = scripts(client)
-        await delays.release()
+        proxy.release()
         await executed(client, before)
     assert await worker.checkpoint() is FENCED
     assert await patiently(worker.take) is Start.RESUMED

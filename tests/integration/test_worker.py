@@ -182,7 +182,9 @@ async def test_replayed_readings_match_a_backtest(settings: Settings, tmp_path: 
 
 
 @pytest.mark.parametrize("policy", ["rebuild", "refuse"])
-async def test_emptied_store_is_said_aloud(settings: Settings, redis_url: str, tmp_path: Path, policy: str) -> None:
+async def test_row_12_an_emptied_store_is_said_aloud(
+    settings: Settings, redis_url: str, tmp_path: Path, policy: str
+) -> None:
     import redis
 
     chosen = settings.model_copy(update={"state": settings.state.model_copy(update={"on_state_lost": policy})})
