@@ -97,9 +97,7 @@ async def ready(alerter: Crew, deadline: float) -> None:
         await asyncio.sleep(0.1)
 
 
-async def outage(
-    site: Site, how: How, seconds: float, *, loaded: bool
-) -> None:
+async def outage(site: Site, how: How, seconds: float, *, loaded: bool) -> None:
     """All that must hold."""
     runs = Runs(site.direct)
     with crew(site.settings, site.folder, "a", role="alerter") as alerter:

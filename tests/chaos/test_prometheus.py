@@ -93,9 +93,7 @@ async def until(happened: Callable[[], bool], deadline: float, workers: Crew) ->
     ("which", "how"),
     [("kafka", "killed"), ("kafka", "frozen"), ("kafka", "black-hole"), ("redis", "killed"), ("redis", "black-hole")],
 )
-async def test_an_outage_fires_an_alert_that_names_the_server(
-    site: Site, which: Which, how: How
-) -> None:
+async def test_an_outage_fires_an_alert_that_names_the_server(site: Site, which: Which, how: How) -> None:
     server: Broker | Store = site.broker if which == "kafka" else site.store
     alertname, named = DOWN[which]
     with crew(site.settings, site.folder) as workers:
