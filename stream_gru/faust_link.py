@@ -183,6 +183,6 @@ def _unavailable() -> Iterator[None]:
         yield
     except (KafkaError, ProducerSendError, ConsumerNotStarted, NotReady, TimeoutError, OSError) as error:
         cause = error.__cause__ if isinstance(error, ProducerSendError) else error
-        if isinstance(cause, KafkaError) and not cause.retriable:
+        if isinstance(cause, KafkaError) and not (cause.retriable or isinstance(cause, KafkaTimeoutError)):
             raise cause from error  # a missing right, or a producer that is out of step: only a new app is of use
         raise UnavailableError(f"{type(error).__name__}: {error}".rstrip(": ")) from error

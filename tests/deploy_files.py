@@ -32,13 +32,19 @@ REQUIRE_TOOLS = bool(os.environ.get("STREAM_GRU_REQUIRE_TOOLS"))
 _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "info": ("_info",)}
 
 
-def run_tool(name: str, *args: str | Path) -> str:
-    """Run `name` and return what it says; its failure fails the test, its absence too when tools are required."""
+def tool(name: str, *args: str | Path) -> str:
+    """Where `name` is; without it the test is skipped, or fails when tools are required."""
     if (path := shutil.which(name)) is None:
-        left_out = f"{name} is not installed: left out `{name} {' '.join(map(str, args[:2]))}` of the deployment"
+        left_out = f"{name} is not installed: left out `{' '.join(map(str, (name, *args[:2])))}` of the deployment"
         if REQUIRE_TOOLS:
             pytest.fail(left_out)
         pytest.skip(left_out)
+    return path
+
+
+def run_tool(name: str, *args: str | Path) -> str:
+    """Run `name` and return what it says; its failure fails the test, its absence too when tools are required."""
+    path = tool(name, *args)
     done = subprocess.run([path, *map(str, args)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, f"{name} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,7 +19,7 @@ from aiokafka.errors import KafkaError
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings
 from tests.alert_records import payload
-from tests.chaos.servers import Broker
+from tests.chaos.servers import Site
 from tests.chaos.test_outages import LENGTHS, LINES_S, NOTICED_S, RESUMED_S, How, Watch, begin, end
 from tests.harness import Crew, crew
 
@@ -98,19 +97,17 @@ async def ready(alerter: Crew, deadline: float) -> None:
         await asyncio.sleep(0.1)
 
 
-async def outage(
-    settings: Settings, direct: Settings, broker: Broker, folder: Path, *, how: How, seconds: float, loaded: bool
-) -> None:
+async def outage(site: Site, how: How, seconds: float, *, loaded: bool) -> None:
     """All that must hold."""
-    runs = Runs(direct)
-    with crew(settings, folder, "a", role="alerter") as alerter:
+    runs = Runs(site.direct)
+    with crew(site.settings, site.folder, "a", role="alerter") as alerter:
         await ready(alerter, time.monotonic() + 30)
         await runs.write(20)
         assert await runs.told(20) == runs.wanted
         watch = Watch(alerter, ("kafka",), {"a": alerter.workers["a"].pid})
 
         async def away() -> None:
-            await asyncio.to_thread(begin, broker, how)
+            await asyncio.to_thread(begin, site.broker, how)
             began = time.monotonic()
             while (after := time.monotonic() - began) < seconds:
                 await asyncio.to_thread(watch.look, after)
@@ -118,8 +115,8 @@ async def outage(
                 await asyncio.sleep(0.3)
             if watch.noticed:
                 said = alerter.ready("a")[1]["alerts"]
-                assert broker.through_proxy in said, said
-            await asyncio.to_thread(end, broker, how)
+                assert site.broker.through_proxy in said, said
+            await asyncio.to_thread(end, site.broker, how)
 
         if loaded:
             async with runs.flowing():
@@ -146,14 +143,10 @@ async def outage(
 @pytest.mark.parametrize("load", ["idle", "loaded"])
 @pytest.mark.parametrize("seconds", LENGTHS)
 @pytest.mark.parametrize("how", ["killed", "frozen", "black-hole"])
-async def test_the_alerter_outlives_kafka(
-    *, settings: Settings, direct: Settings, broker: Broker, tmp_path: Path, how: How, seconds: float, load: str
-) -> None:
-    await outage(settings, direct, broker, tmp_path, how=how, seconds=seconds, loaded=load == "loaded")
+async def test_the_alerter_outlives_kafka(site: Site, how: How, seconds: float, load: str) -> None:
+    await outage(site, how, seconds, loaded=load == "loaded")
 
 
-async def test_the_alerter_outlives_a_broker_that_was_killed(
-    settings: Settings, direct: Settings, broker: Broker, tmp_path: Path
-) -> None:
+async def test_the_alerter_outlives_a_broker_that_was_killed(site: Site) -> None:
     """The short form that every change is tested with."""
-    await outage(settings, direct, broker, tmp_path, how="killed", seconds=16, loaded=True)
+    await outage(site, "killed", 16, loaded=True)

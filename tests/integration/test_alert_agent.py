@@ -220,7 +220,6 @@ async def test_row_06_nothing_is_left_of_apps_that_were_taken_down(
             await until(lambda: not health.ready, "the crash")
         await until(lambda: health.ready, "the last app")
         assert all(one == seen[0] for one in seen[1:]), seen
-        assert sum(isinstance(one, agents.App) for one in gc.get_objects()) <= 2
         # The first fifty fill caches, of strings for one, that are full then.
         assert restarts < 100 or memory[-1] - memory[50] <= 2, memory
     finally:

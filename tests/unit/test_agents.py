@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
+import weakref
 
 import pytest
 from pydantic import SecretStr
@@ -82,3 +84,12 @@ def test_fausts_worker_has_no_web_server() -> None:
     made.conf.web_enabled = True  # as its command does
     agents.Worker(made)
     assert not made.conf.web_enabled
+
+
+async def test_an_app_that_was_taken_down_is_forgotten() -> None:
+    made = app()
+    gone = weakref.ref(made)
+    await made.take_down()
+    del made
+    gc.collect()
+    assert gone() is None
