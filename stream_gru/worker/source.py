@@ -51,7 +51,7 @@ class Source:
         self._assignment = assignment
         self._patience = Patience(parts.health, parts.metrics, watchdog.turn)
         self._admission = Admission(parts, self._patience, self._make_room, assignment.fenced)
-        self._guarding = Guarding(parts, self._patience, assignment.fenced)
+        self._guarding = Guarding(parts)
         self._open = asyncio.Event()
         self._open.set()
         self._idle = asyncio.Event()
@@ -113,10 +113,11 @@ class Source:
         With shares a batch has many series, which makes few waves, and its outputs go out to all partitions at once.
         """
         live = self._parts.live
-        before = {tp: one for tp, one in live.items() if not one.guard.on}
+        before = {tp: one for tp, one in live.items() if not one.guard.on(one.state.position)}
         polled: dict[TopicPartition, Sequence[Any]] = {}
-        for tp in before:
-            polled.update(await self._getmany(tp, timeout_ms=0, max_records=max(1, self._most // len(before))))
+        for tp, one in before.items():
+            share = self._guarding.most(one, max(1, self._most // len(before)))
+            polled.update(await self._getmany(tp, timeout_ms=0, max_records=share))
         if not polled and len(before) == len(live):
             polled.update(await self._getmany(timeout_ms=_POLL_MS, max_records=self._most))
         elif not polled and before:
@@ -143,7 +144,7 @@ class Source:
         if not records:
             await self._pass_over({})
             if live.state.active:
-                await self._guarding.nothing(live, live.state.position)
+                await self._guarding.set_aside(live)
             return
 
         async def ready() -> bool:
@@ -195,6 +196,11 @@ class Source:
         polled = flatten(records, parts.live)
         if not len(polled):
             return
+        if not unread:
+            offsets = polled.offset
+            await self._guarding.tries(
+                [(s.live, int(offsets[s.start]), int(offsets[s.stop - 1])) for s in polled.spans]
+            )
         parts.metrics.batch.observe(len(polled))
         parts.metrics.runs.inc()
         stage.labels("queue").observe(max(0.0, time.time() - int(polled.timestamp.min()) / 1000))
