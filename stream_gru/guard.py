@@ -1,13 +1,13 @@
 """Finding the one record that crashes whoever scores it: pure decisions, from what owners before this one left behind.
 
-A worker that ends without handing a partition over may have been killed, or may have died of a record that it read.
-Its successor reads what that worker can have reached, [stored offset, end of the log), in small pieces, and before
-each it leaves word in the store of which it is about to try (rule R21). A worker that ends then leaves a short list of
-suspects, which are tried one by one. What three ends in a row point at is not tried again: it becomes a dead letter.
+Before it scores a batch a worker leaves word in the store of which records it is about to try (rule R21). If it ends
+without handing the partition over, it may have been killed, or may have died of one of these: they are suspects, and
+its successor tries them alone and in small pieces, again with word of each. What three ends in a row point at is not
+tried again: it becomes a dead letter.
 
-So a record that crashes every worker costs three crashes, wherever it stands: one at full speed, one in a piece of the
-region, one alone; in a short region, one at full speed and two alone. What ends workers by chance moves on, and blames
-nothing unless it hits the same record three times. Beyond the region nothing is written and nothing costs.
+So a record that crashes every worker costs three crashes, wherever it stands: one in a batch, one in a piece of that,
+one alone; of a small batch, one in it and two alone. What ends workers by chance hits another record each time, and
+blames nothing. All other records are read at full speed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isqrt
 
 import msgspec
 
-DEATHS = 3  # unclean ends that make a record a dead letter
-PIECE = 256  # records that are tried together, at most
-PIECES = 16  # that a region is cut into, at least
+DEATHS = 3  # ends in a row that make a record a dead letter
+ALONE = 64  # of so many suspects each is tried alone, of more small pieces first; so many are read together else
+SUSPECTS = 8  # that are remembered, the latest ones
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Offsets [first, end), and how many unclean ends in a row fell among them."""
+    """Offsets [first, end), and how many workers in a row ended while they tried some of them."""
 
     first: int
     end: int
@@ -35,29 +36,33 @@ class Span:
         """Whether `other` lies in here."""
         return self.first <= other.first and other.end <= self.end
 
+    @property
+    def step(self) -> int:
+        """How many of these are tried together."""
+        few = self.end - self.first <= ALONE or self.deaths > 1
+        return 1 if few else isqrt(self.end - self.first)
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
     """What an owner reads with care, and what it may not read at all. `str` and `after` carry it to the next owner."""
 
-    region: Span | None = None  # to be read in pieces; None: read at full speed
-    suspect: Span | None = None  # the part of it that was being tried when a worker ended
+    suspects: tuple[Span, ...] = ()
     trying: Span | None = None  # what this owner is about to score
-    refused: tuple[int, ...] = ()  # offsets that are dead letters
+    refused: tuple[int, ...] = ()  # offsets of dead letters
     handed_over: bool = False  # by an owner that ended as it should
 
     def __str__(self) -> str:
         return msgspec.json.encode(self).decode()
 
-    @property
-    def on(self) -> bool:
-        """Whether anything is still to be read with care."""
-        return self.region is not None
+    def on(self, position: int) -> bool:
+        """Whether anything from `position` on is to be read with care."""
+        return any(s.end > position for s in self.suspects) or any(offset >= position for offset in self.refused)
 
     def pieces(self, offsets: Sequence[int]) -> Iterator[slice]:
-        """How to cut records in hand, at rising offsets: each piece is to be tried, then scored, before the next.
+        """How to cut records in hand, at rising offsets: each piece is scored before the next is touched.
 
-        Ask `blames` of each piece first, and where it blames nothing, `tries`. What lies beyond the region is one.
+        Ask `blames` of each first, and where it blames nothing, `tries`.
         """
         start = 0
         while start < len(offsets):
@@ -66,77 +71,67 @@ class Guard:
             start = stop
 
     def blames(self, offsets: Sequence[int]) -> Guard | None:
-        """If this piece is one record that is a dead letter unread: the guard that knows so. The ends of workers are
-        explained by it, so nothing else is suspected any more."""
-        first, suspect = offsets[0], self.suspect
+        """If this piece is a record that becomes a dead letter unread: the guard that knows so."""
+        first = offsets[0]
         if first in self.refused:
             return self
-        if suspect is None or suspect.deaths < DEATHS or (suspect.first, suspect.end) != (first, first + 1):
+        suspect = next((s for s in self.suspects if (s.first, s.end) == (first, first + 1)), None)
+        if suspect is None or suspect.deaths < DEATHS:
             return None
-        return Guard(self.region and replace(self.region, deaths=0), None, None, (*self.refused, first))
+        return replace(self, suspects=_but(self.suspects, suspect), refused=(*self.refused, first))
 
-    def tries(self, offsets: Sequence[int]) -> Guard:
-        """The guard while this piece is scored; it must be in the store before."""
-        return replace(self, trying=Span(offsets[0], offsets[-1] + 1))
+    def tries(self, first: int, last: int) -> Guard:
+        """The guard while records from `first` to `last` are scored; the store should know before."""
+        return replace(self, trying=Span(first, last + 1))
 
     def past(self, position: int) -> Guard:
         """The guard once everything below `position` was scored, with nothing being tried."""
-        region = self.region if self.region and position < self.region.end else None
-        suspect = self.suspect if self.suspect and region and position < self.suspect.end else None
-        return replace(self, region=region, suspect=suspect, trying=None)
+        return replace(self, suspects=tuple(s for s in self.suspects if s.end > position), trying=None)
 
     def left(self, stored: int) -> str:
         """What an owner leaves behind that hands over, having stored everything below `stored`; mostly nothing."""
-        rest = _forget(self.past(stored), stored)
-        return str(replace(rest, handed_over=True)) if rest.on or rest.refused else ""
+        rest = _from(self, stored)
+        return str(replace(rest, handed_over=True)) if rest.on(stored) else ""
 
     def _together(self, offsets: Sequence[int], start: int) -> int:
         """How many records from `start` on make one piece."""
-        first, most = offsets[start], len(offsets) - start
-        borders = [*self.refused]
-        if self.region and first < self.region.end:
-            most = min(most, PIECE, max(1, (self.region.end - self.region.first) // PIECES))
-            borders.append(self.region.end)
-        if self.suspect:
-            borders.append(self.suspect.first)
-        if first in self.refused or (self.suspect and self.suspect.first <= first < self.suspect.end):
+        first, left = offsets[start], len(offsets) - start
+        if first in self.refused:
             return 1
-        border = min((offset for offset in borders if offset > first), default=None)
+        inside = next((s for s in self.suspects if s.first <= first < s.end), None)
+        most = min(left, inside.step if inside else ALONE if self.on(first) else left)
+        borders = [*self.refused, *(at for s in self.suspects for at in (s.first, s.end))]
+        border = min((at for at in borders if at > first), default=None)
         return most if border is None else min(most, bisect_left(offsets, border, start) - start)
 
 
-def after(reading: str, position: int, log_end: int) -> Guard:
+def after(reading: str, position: int) -> Guard:
     """What the next owner does about what was left behind in the store: `Assigned.reading`, of any earlier owner.
 
-    It begins at `position`, the stored offset, in a log that ends at `log_end`. Nothing left behind: all is well.
+    It begins at `position`, the stored offset. What lies below it was scored, whoever ended since.
     """
     if not reading:
         return Guard()
-    left = msgspec.json.decode(reading, type=Guard)
-    was = _forget(replace(left, handed_over=False), position)
-    if left.handed_over:
-        return was.past(position)
-    if was.trying is not None and was.trying.end > position:
-        return _suspecting(was, Span(max(was.trying.first, position), was.trying.end), position)
-    if was.region is not None:  # it had not got to this partition, or not to anything that is not stored by now
-        return was.past(position)
-    if position < log_end:
-        return replace(was, region=Span(position, log_end, 1))
-    return was
+    was = msgspec.json.decode(reading, type=Guard)
+    now = _from(was, position)
+    if was.handed_over or was.trying is None or was.trying.end <= position:
+        return now
+    tried = Span(max(was.trying.first, position), was.trying.end)
+    known = next((s for s in now.suspects if s.holds(tried)), None)
+    tried = replace(tried, deaths=(known.deaths if known else 0) + 1)
+    return replace(now, suspects=(*_but(now.suspects, known), tried)[-SUSPECTS:])
 
 
-def _forget(guard: Guard, position: int) -> Guard:
-    """Without what was refused below `position`: nobody reads it again."""
-    return replace(guard, refused=tuple(offset for offset in guard.refused if offset >= position))
+def handed_over(reading: str) -> bool:
+    """Whether the owner before ended as it should, or there was none."""
+    return not reading or msgspec.json.decode(reading, type=Guard).handed_over
 
 
-def _suspecting(was: Guard, tried: Span, position: int) -> Guard:
-    """An owner ended while it tried `tried`."""
-    known = was.suspect if was.suspect and was.suspect.holds(tried) else was.region
-    region = was.region or tried
-    return Guard(
-        replace(region, first=max(region.first, position), end=max(region.end, tried.end)),
-        replace(tried, deaths=(known.deaths if known else 0) + 1),
-        None,
-        was.refused,
-    )
+def _from(guard: Guard, position: int) -> Guard:
+    """Without what nobody reads again."""
+    suspects = tuple(replace(s, first=max(s.first, position)) for s in guard.suspects if s.end > position)
+    return Guard(suspects, None, tuple(offset for offset in guard.refused if offset >= position))
+
+
+def _but(suspects: tuple[Span, ...], one: Span | None) -> tuple[Span, ...]:
+    return tuple(s for s in suspects if s is not one)

@@ -126,6 +126,13 @@ class Store(Protocol):
         """Rule R21: leave word of what this owner reads for whoever comes after it; empty: it hands over."""
         ...
 
+    async def mark_soon(self, words: Sequence[tuple[PartitionId, str, str]]) -> None:
+        """`mark` for many, on its way to the store when this returns, whatever becomes of this process then.
+
+        No answer is waited for, and nothing is raised: a store that does not answer hears of none of it.
+        """
+        ...
+
     async def choose(self, group: str, chosen: Chosen, instead: Mapping[str, str]) -> None:
         """Make `chosen` the group's model, in one atomic call; `instead` is added to what it replaced, itself is not.
 
@@ -154,6 +161,8 @@ def schemes() -> dict[str, str]:
     """URL scheme -> module, over every store there is."""
     found = {}
     for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith("_"):
+            continue
         for scheme in importlib.import_module(f"{__name__}.{module.name}").SCHEMES:
             found[scheme] = module.name
     return found

@@ -110,6 +110,10 @@ class MemoryStore:
         kept.reading = reading
         return Outcome.OK
 
+    async def mark_soon(self, words: Sequence[tuple[PartitionId, str, str]]) -> None:
+        for word in words:
+            await self.mark(*word)
+
     async def choose(self, group: str, chosen: Chosen, instead: Mapping[str, str]) -> None:
         before = self._chosen.get(group)
         replaced = {**(before.replaced if before else {}), **instead}

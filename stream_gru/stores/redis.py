@@ -36,6 +36,7 @@ from stream_gru import tls
 from stream_gru.errors import CredentialsError, FencedError, StoreError, StoreUnavailableError
 from stream_gru.settings import State
 from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
+from stream_gru.stores._aside import Aside
 
 SCHEMES = ("redis", "rediss")
 PORT = 6379
@@ -117,6 +118,8 @@ class RedisStore:
             options |= {"connection_class": _TlsConnection, "state": state}
         self._pool = ConnectionPool(**options)
         self._client = Redis(connection_pool=self._pool)
+        load = Connection().pack_command("SCRIPT", "LOAD", MARK.text)
+        self._aside = Aside(self._pool.make_connection, b"".join(load))
 
     async def open(self) -> list[str]:
         try:
@@ -125,6 +128,7 @@ class RedisStore:
         except (RedisError, OSError) as error:
             raise self._explain(error) from error
         self._answered = True
+        self._aside.open()
         if replication.get("role") == "slave":  # R9
             raise StoreError(f"Redis at {self.name} is a replica, which may lag: give the address of its primary")
         policy = memory.get("maxmemory_policy")
@@ -215,9 +219,11 @@ class RedisStore:
         return outcomes
 
     async def mark(self, partition: PartitionId, owner: str, reading: str) -> Outcome:
-        arguments = owner.encode(), reading.encode()
-        [reply] = await self._call(bytes, [MARK.pack(self._keys(partition)[:1], arguments)])
+        [reply] = await self._call(self._pack_mark, [(partition, owner, reading)])
         return Outcome.FENCED if reply == b"FENCED" else Outcome.OK
+
+    async def mark_soon(self, words: Sequence[tuple[PartitionId, str, str]]) -> None:
+        await self._aside.send(b"".join(map(self._pack_mark, words)))
 
     async def choose(self, group: str, chosen: Chosen, instead: Mapping[str, str]) -> None:
         replaced = [part.encode() for pair in instead.items() for part in pair]
@@ -250,6 +256,7 @@ class RedisStore:
         return int(rows)
 
     async def close(self) -> None:
+        await self._aside.close()
         await self._client.aclose()
         await self._pool.disconnect()
         await asyncio.sleep(0)  # the turn in which the sockets of connections that failed are closed
@@ -259,6 +266,10 @@ class RedisStore:
     def _keys(self, partition: PartitionId, buckets: int | None = None) -> list[bytes]:
         tag = b"stream_gru:{%s}:" % str(partition).encode()
         return [tag + b"control", *(tag + b"%d" % bucket for bucket in range(buckets or self.buckets))]
+
+    def _pack_mark(self, word: tuple[PartitionId, str, str]) -> bytes:
+        partition, owner, reading = word
+        return MARK.pack(self._keys(partition)[:1], (owner.encode(), reading.encode()))
 
     def _pack_probe(self, owned: tuple[PartitionId, str, int]) -> bytes:
         partition, owner, confirmed = owned

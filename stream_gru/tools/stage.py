@@ -27,11 +27,11 @@ RETENTION_HOURS = 0.03  # the embedded broker holds all of it in memory, and a l
 START_TIMEOUT_S = 120.0  # torch may have to be read from a cold disk
 
 # Servers that are started here ask for nothing.
-_OPEN_KAFKA: dict[str, Any] = {
+OPEN_KAFKA: dict[str, Any] = {
     "kafka.security_protocol": "PLAINTEXT",
     **{f"kafka.{name}": None for name in Kafka.model_fields if name.startswith(("sasl_", "ssl_"))},
 }
-_OPEN_STORE = {f"state.{name}": None for name in State.model_fields if name.startswith(("user", "password", "ssl_"))}
+OPEN_STORE = {f"state.{name}": None for name in State.model_fields if name.startswith(("user", "password", "ssl_"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ def stage(
         if kafka is None:
             say("starting a Kafka broker")
             broker = stack.enter_context(kafka_server(folder / "kafka"))
-            settings = changed(settings, {"kafka.bootstrap_servers": broker.bootstrap_servers, **_OPEN_KAFKA})
+            settings = changed(settings, {"kafka.bootstrap_servers": broker.bootstrap_servers, **OPEN_KAFKA})
             named = f"{broker.name} Kafka at {broker.bootstrap_servers}"
         else:
             named = f"Kafka at {kafka}"
         if redis is None:
             say("starting a Redis")
             redis = stack.enter_context(RedisServer(folder / "redis")).url
-            settings = changed(settings, {"state.url": redis, **_OPEN_STORE})
+            settings = changed(settings, {"state.url": redis, **OPEN_STORE})
         own = _own(settings)
         say("creating topics")
         if not started:

@@ -313,7 +313,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
         handle = parts.free_handle()
         parts.engine.arena.open(handle)
         live = Live(one.tp, state.id, state, one.owner, handle, one.assigned.rows, True, time.monotonic())
-        live.guard = guard.after(one.assigned.reading, state.position, log_end)
+        live.guard = guard.after(one.assigned.reading, state.position)
+        live.calm = 0 if guard.handed_over(one.assigned.reading) else log_end
         try:
             if opening.adopts:
                 log.warning("%s: its rows are of a model that a reload replaced; its series start afresh", live.id)

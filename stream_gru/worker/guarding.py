@@ -10,10 +10,8 @@ from typing import Any
 from stream_gru.batch import Ints
 from stream_gru.codecs import Codec, Decoded
 from stream_gru.dead_letters import Reason
-from stream_gru.guard import DEATHS, Guard
-from stream_gru.stores import Outcome
+from stream_gru.guard import ALONE, DEATHS
 from stream_gru.worker.live import Live, Parts
-from stream_gru.worker.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -30,25 +28,33 @@ def refused(codec: Codec, timestamp: Ints) -> Decoded:
 
 
 class Guarding:
-    """Which guarded partition is read now, and word in the store of what of it is tried."""
+    """Word in the store of what is about to be scored, and which partition's suspects are tried now."""
 
-    def __init__(self, parts: Parts, patience: Patience, fenced: Callable[[Live], None]) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._patience = patience
-        self._fenced = fenced
         self._aside: dict[Live, float] = {}
 
     def turn(self) -> Live | None:
-        """The partition to read from alone, if any is guarded; one at a time, or an end would blame several."""
+        """The partition to read from alone, if any has suspects; one at a time, or an end would blame several."""
         now = time.monotonic()
-        guarded = [live for _, live in sorted(self._parts.live.items()) if live.guard.on]
+        guarded = [live for _, live in sorted(self._parts.live.items()) if live.guard.on(live.state.position)]
         self._aside = {live: until for live, until in self._aside.items() if until > now and live in guarded}
         return next((live for live in guarded if live not in self._aside), None)
 
-    async def nothing(self, live: Live, position: int) -> None:
-        """There are no records to be had of it now, and the consumer stands at `position`."""
-        if not await self._keep(live, live.guard.past(position)) or not live.guard.on:
-            return
+    def most(self, live: Live, records: int) -> int:
+        """How many of `records` to ask of a partition: few until what was there when its last owner ended is read."""
+        return min(records, ALONE) if live.state.position < live.calm else records
+
+    async def tries(self, spans: Sequence[tuple[Live, int, int]]) -> None:
+        """Say that these records, first to last of each partition, are about to be scored."""
+        for live, first, last in spans:
+            live.guard = live.guard.tries(first, last)
+        await self._parts.store.mark_soon([(live.id, live.owner, str(live.guard)) for live, _, _ in spans])
+
+    async def set_aside(self, live: Live) -> None:
+        """There are no records to be had of it now: the others may go first."""
+        live.guard = live.guard.past(live.state.position)
+        await self._parts.store.mark_soon([(live.id, live.owner, str(live.guard))])
         self._aside[live] = time.monotonic() + _ASIDE_S
 
     async def read(
@@ -58,7 +64,7 @@ class Guarding:
         ready: Callable[[], Awaitable[bool]],
         score: Callable[[Sequence[Any], bool], Awaitable[None]],
     ) -> None:
-        """Score records of a guarded partition piece by piece.
+        """Score records of a partition with suspects, piece by piece.
 
         `ready` waits until one may be scored, and says False when none may any more; `score` is told whether the piece
         is a dead letter unread.
@@ -69,35 +75,11 @@ class Guarding:
             if not await ready():
                 return
             blamed = live.guard.blames(some)
-            if blamed is not None:
-                self._tell(live, some[0])
-                live.guard = blamed
-            elif live.guard.on and not await self._keep(live, live.guard.tries(some)):
-                return
+            if blamed is not None and blamed is not live.guard:
+                log.error(
+                    "%s: %d workers in a row ended while they scored the record at offset %d; it is a dead letter now",
+                    live.id, DEATHS, some[0],
+                )  # fmt: skip
+            live.guard = blamed or live.guard
             await score(records[piece], blamed is not None)
-            was_on, now = live.guard.on, live.guard.past(some[-1] + 1)
-            if was_on and not now.on:
-                if not await self._keep(live, now):
-                    return
-                log.info("%s: what may have ended its last owner is read; at full speed from %d", live.id, some[-1] + 1)
-            live.guard = now
-
-    async def _keep(self, live: Live, guard: Guard) -> bool:
-        """Leave word of it. False: the partition is lost."""
-        owner, store = live.owner, self._parts.store
-        outcome = await self._patience(
-            lambda: store.mark(live.id, owner, str(guard)), lambda: self._parts.live.get(live.tp) is live
-        )
-        if outcome is Outcome.OK:
-            live.guard = guard
-            return True
-        if outcome is Outcome.FENCED and self._parts.live.get(live.tp) is live:
-            self._fenced(live)
-        return False
-
-    def _tell(self, live: Live, offset: int) -> None:
-        if offset not in live.guard.refused:
-            log.error(
-                "%s: %d workers in a row ended while they scored the record at offset %d; it goes to the dead letters",
-                live.id, DEATHS, offset,
-            )  # fmt: skip
+            live.guard = live.guard.past(some[-1] + 1)

@@ -37,6 +37,7 @@ class Live:
     checkpointed: float = 0.0  # monotonic time of the last confirmed checkpoint or probe
     acks: set[asyncio.Future[None]] = field(default_factory=set)  # publications not yet acknowledged
     guard: Guard = field(default_factory=Guard)  # what must be read with care (rule R21)
+    calm: int = 0  # below it batches are small: an owner before this one ended, and may do so again
 
 
 @dataclass(slots=True)

@@ -52,7 +52,7 @@ class Source:
         self._assignment = assignment
         self._patience = Patience(parts.health, parts.metrics, watchdog.turn)
         self._admission = Admission(parts, self._patience, self._make_room, assignment.fenced)
-        self._guarding = Guarding(parts, self._patience, assignment.fenced)
+        self._guarding = Guarding(parts)
         self._open = asyncio.Event()
         self._open.set()
         self._idle = asyncio.Event()
@@ -116,7 +116,7 @@ class Source:
         With shares a batch has many series, which makes few waves, and its outputs go out to all partitions at once.
         """
         live = self._parts.live
-        before = {tp: one for tp, one in live.items() if not one.guard.on}
+        before = {tp: one for tp, one in live.items() if not one.guard.on(one.state.position)}
         polled: dict[TopicPartition, Sequence[Any]] = {}
         order, unpacked = list(before), unpacking.spent()
         first = order.index(self._first) if self._first in before else 0
@@ -124,7 +124,8 @@ class Source:
             if unpacking.spent() - unpacked >= self._parts.settings.input.max_batch_bytes:
                 self._first = tp  # what was polled takes enough memory; the next batch begins where this one ended
                 break
-            polled.update(await self._getmany(tp, timeout_ms=0, max_records=max(1, self._most // len(before))))
+            share = self._guarding.most(before[tp], max(1, self._most // len(before)))
+            polled.update(await self._getmany(tp, timeout_ms=0, max_records=share))
         if not polled and len(before) == len(live):
             polled.update(await self._getmany(timeout_ms=_POLL_MS, max_records=self._most))
         elif not polled and before:
@@ -151,7 +152,7 @@ class Source:
         if not records:
             await self._pass_over({})
             if live.state.active:
-                await self._guarding.nothing(live, live.state.position)
+                await self._guarding.set_aside(live)
             return
 
         async def ready() -> bool:
@@ -203,6 +204,11 @@ class Source:
         polled = flatten(records, parts.live)
         if not len(polled):
             return
+        if not unread:
+            offsets = polled.offset
+            await self._guarding.tries(
+                [(s.live, int(offsets[s.start]), int(offsets[s.stop - 1])) for s in polled.spans]
+            )
         parts.metrics.batch.observe(len(polled))
         parts.metrics.runs.inc()
         stage.labels("queue").observe(max(0.0, time.time() - int(polled.timestamp.min()) / 1000))

@@ -178,6 +178,18 @@ async def test_word_of_what_an_owner_reads_stays_until_it_hands_over(store: Stor
     assert await store.mark(replace(partition, partition=99), now, "x") is FENCED
 
 
+async def test_word_that_nobody_waits_for_arrives_and_is_fenced_too(store: Store, partition: PartitionId) -> None:
+    neighbour = replace(partition, partition=7)
+    mine, before = await owned(store, partition), await owned(store, neighbour)
+    now = await owned(store, neighbour)
+    async with asyncio.timeout(10):
+        while (await store.assign(partition, mine, IDENTITY)).reading != "7":
+            for n in range(8):
+                await store.mark_soon([(partition, mine, str(n)), (neighbour, before, "of an earlier owner")])
+            await asyncio.sleep(0.01)
+    assert (await store.assign(neighbour, now, IDENTITY)).reading == ""
+
+
 async def test_many_are_probed_at_once(store: Store, partition: PartitionId) -> None:
     known = []
     for n in range(60):

@@ -37,7 +37,7 @@ async def choose(settings: Settings, folder: Path, instead: Bundle) -> None:
     """What a worker writes that is told to reload, before it does anything else."""
     files = bundles.read(folder)
     chosen = as_chosen(bundles.parse(files, str(folder)), files)
-    store = stores.connect(settings.state.url.get_secret_value(), buckets=settings.state.buckets, timeout_s=5)
+    store = stores.from_settings(settings.state)
     await store.open()
     await store.choose(settings.kafka.group_id, chosen, {instead.digest: instead.name})
     await store.close()

@@ -140,7 +140,7 @@ async def test_certificates_are_read_again(server: SecuredRedis, tmp_path: Path)
     async with opened(server.state(ssl_cafile=trusted)) as store:
         new = Authority(tmp_path / "new", "new CA")
         _serve_with(server, new.issue("redis", HOST))
-        with pytest.raises(StoreUnavailableError, match="a CA that is not in state.ssl_cafile"):
+        with pytest.raises(StoreUnavailableError, match=r"a CA that is not in state\.ssl_cafile"):
             await again(store)
         trusted.write_bytes(new.file.read_bytes())
         await again(store)

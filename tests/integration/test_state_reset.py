@@ -24,7 +24,7 @@ def reset(settings: Settings, monkeypatch: pytest.MonkeyPatch, *arguments: str) 
 
 async def test_state_reset(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     topic, group = settings.topics.readings[0], settings.kafka.group_id
-    store = stores.connect(settings.state.url.get_secret_value(), buckets=settings.state.buckets, timeout_s=5)
+    store = stores.from_settings(settings.state)
     await store.open()
 
     async def run(*arguments: str) -> tuple[int, str]:

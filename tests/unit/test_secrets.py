@@ -17,6 +17,7 @@ from stream_gru import settings
 from stream_gru.cli import app
 from stream_gru.errors import CredentialsError, SettingsError
 from stream_gru.settings import Kafka, Settings, State, mask_url, secrets
+from stream_gru.tools.stage import OPEN_KAFKA, OPEN_STORE
 
 PASSWORD = "hunter2"  # noqa: S105 - looked for in all that is shown
 
@@ -113,6 +114,12 @@ def test_config_show_masks_them(form: list[str], caplog: pytest.LogCaptureFixtur
     assert shown.exit_code == 0
     assert PASSWORD not in shown.output + caplog.text
     assert "redis://me:***@host/0" in shown.output
+
+
+def test_servers_that_are_started_here_are_given_no_secrets(everywhere: Settings) -> None:
+    alone = settings.changed(everywhere, {"state.url": "redis://127.0.0.1:1/0", **OPEN_KAFKA, **OPEN_STORE})
+    assert (alone.kafka.password(), alone.kafka.key_password(), alone.state.login()) == (None, None, (None, None))
+    assert "hunter2" not in " ".join(settings.environment(alone).values())
 
 
 def test_what_pydantic_says_holds_none() -> None:
