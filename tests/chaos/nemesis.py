@@ -268,11 +268,7 @@ async def concluded(world: World) -> str:
             return "CHECK does not hold"
         for name in list(world.crew.workers):
             del world.crew.workers[name]
-    return (
-        f"CHECK holds: {checked.inputs} inputs, {checked.outputs} outputs, {checked.dead} dead letters, "
-        f"{checked.duplicates} repeated; deviations: {checked.deviations}; {found.wanted.total()} alerts, "
-        f"{found.repeated} repeated"
-    )
+    return f"CHECK holds: {checked}; {found.wanted.total()} alerts, {found.repeated} repeated"
 
 
 def summarise(world: World, lives: Lives, minutes: float) -> None:
