@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from uuid import uuid4
 import pytest
 import redis
 
+from stream_gru.kafka import diagnose
 from stream_gru.settings import Kafka, Metrics, Settings, State, Topics
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import KafkaServer, RedisServer, kafka_server
+from stream_gru.tools.processes import wait_until
 
 if TYPE_CHECKING:
     from tests.secured import SecuredKafka, SecuredRedis
@@ -104,6 +107,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
 
     with secured_kafka(tmp_path_factory.mktemp("secured-kafka")) as server:
         topics.create(Settings(kafka=server.kafka("PLAINTEXT")), PARTITIONS)
+        # A JVM that has only just started takes long over the first passwords that it checks.
+        wait_until(lambda: asyncio.run(diagnose(server.kafka())) is None, "the first user", server.start_timeout_s)
         yield server
 
 

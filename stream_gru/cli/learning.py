@@ -74,6 +74,13 @@ def names(columns: str | None) -> tuple[str, ...]:
     return tuple(columns.split(",")) if columns else ()
 
 
+def require_kafka(config: Path | None) -> None:
+    """Raises `BrokerError` where Kafka can't be used, before what takes seconds to import."""
+    from stream_gru.kafka import require_answer
+
+    require_answer(settings.load(config).kafka)
+
+
 def _topic(config: Path | None) -> History:
     from rich.console import Console
 

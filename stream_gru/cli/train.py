@@ -61,6 +61,8 @@ def train(
     if scratch and start is not None:
         raise typer.BadParameter("--scratch and --start exclude each other")
     outputs.folder(out)
+    if topic:
+        learning.require_kafka(config)
     given = {"minutes": minutes, "steps": steps, "seed": seed}
     changes = [f"plan.{setting}={number}" for setting, number in given.items() if number is not None]
     asked = learning.recipe(recipe, [*(assign or []), *changes], covariate)

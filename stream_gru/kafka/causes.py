@@ -74,7 +74,7 @@ def explain(error: BaseException, kafka: Kafka, where: str | None = None) -> Bro
     at = where or kafka.bootstrap_servers
     if problem := tls.explain(error, "kafka", kafka):
         return BrokerRefusedError(f"Kafka at {at}: {problem}")
-    if isinstance(error, OSError | EOFError):
+    if isinstance(error, OSError | EOFError) or type(error).__name__ == "KafkaTimeoutError":
         return BrokerError(_network(error, at))
     code = getattr(error, "errno", None)
     if refused := _credentials(error, code, kafka):
@@ -132,7 +132,7 @@ def _network(error: BaseException, at: str) -> str:
         return f"no Kafka at {at}: there is no host of this name ({error.strerror}); mend kafka.bootstrap_servers"
     if isinstance(error, ConnectionRefusedError):
         return f"no Kafka at {at}: the connection was refused; is it running, and is kafka.bootstrap_servers right?"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or type(error).__name__ == "KafkaTimeoutError":
         return f"no Kafka at {at}: no answer in time; is it stuck or stopped, or does a firewall drop the connection?"
     if isinstance(error, ConnectionError | EOFError):
         return f"Kafka at {at} closed the connection without an answer ({_text(error)})"

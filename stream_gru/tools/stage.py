@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from stream_gru import stores
+from stream_gru.kafka import require_answer
 from stream_gru.settings import Kafka, Settings, State, Topics, changed, environment
 from stream_gru.stores import PartitionId
 from stream_gru.tools import topics
@@ -54,6 +55,10 @@ def stage(
     started = kafka is None and redis is None  # then all of it goes away with the servers
     given = {"kafka.bootstrap_servers": kafka, "state.url": redis}
     settings = changed(settings, {name: where for name, where in given.items() if where is not None})
+    if kafka is not None:
+        require_answer(settings.kafka)
+    if redis is not None:
+        asyncio.run(_answers(settings.state))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="stream-gru-demo-", ignore_cleanup_errors=True)))
         if kafka is None:
@@ -78,6 +83,15 @@ def stage(
         address = f"http://{HOST}:{own.metrics.port}/ready"
         wait_until(lambda: _says_ok(address), "the worker becomes ready", START_TIMEOUT_S, worker)
         yield Stage(own, worker, f"{named}, Redis at {own.state.shown_url}")
+
+
+async def _answers(state: State) -> None:
+    """Raises `StoreError` where the store can't be used."""
+    store = stores.from_settings(state)
+    try:
+        await store.open()
+    finally:
+        await store.close()
 
 
 def _own(settings: Settings) -> Settings:

@@ -141,13 +141,20 @@ COMMANDS = {
     "simulate": ("simulate", "--series", "3"),
     "command": ("command", "report"),
     "state": ("state", "reset", "--yes"),
+    "replay": ("replay", "HISTORY", "--time", "time", "--value", "value"),
+    "demo": ("demo", "--kafka", "SERVERS"),
+    "train": ("train", "--topic", "--out", "OUT", "--steps", "1"),
 }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_fails_at_once_with_one_message(name: str, secured: SecuredKafka) -> None:
+def test_every_command_fails_at_once_with_one_message(name: str, secured: SecuredKafka, tmp_path: Path) -> None:
     """In a process of its own: nothing of a library is printed before the message, and nothing after it."""
-    done = _run(COMMANDS[name], secured.kafka(sasl_password="wrong"))
+    kafka = secured.kafka(sasl_password="wrong")
+    history = tmp_path / "history.csv"
+    history.write_text("time,value\n1,1.0\n2,2.0\n")
+    meant = {"HISTORY": str(history), "OUT": str(tmp_path / "out"), "SERVERS": kafka.bootstrap_servers}
+    done = _run(tuple(meant.get(word, word) for word in COMMANDS[name]), kafka)
     assert done.returncode == 2, done.stderr
     assert "refuses the password of user 'scorer'" in done.stderr
     assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr

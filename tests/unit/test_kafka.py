@@ -4,11 +4,22 @@ import ssl
 import subprocess
 from pathlib import Path
 
+import aiokafka.errors
+import kafka.errors as python_errors
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from stream_gru.errors import BrokerError, SettingsError
-from stream_gru.kafka import aiokafka_options, bootstrap_addresses, broker_errors, kafka_python_options, ssl_context
+from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
+from stream_gru.kafka import (
+    aiokafka_options,
+    bootstrap_addresses,
+    broker_errors,
+    explain,
+    kafka_python_options,
+    ssl_context,
+)
+from stream_gru.kafka.causes import joined, user
+from stream_gru.kafka.rights import lacking
 from stream_gru.settings import Kafka
 
 
@@ -111,3 +122,79 @@ def test_errors_of_both_libraries_become_ours() -> None:
             broker_errors(Kafka(bootstrap_servers="a:1")),
         ):
             raise error
+
+
+PLAIN = Kafka(bootstrap_servers="a:1")
+SASL = Kafka(
+    bootstrap_servers="a:1",
+    security_protocol="SASL_SSL",
+    sasl_mechanism="PLAIN",
+    sasl_username="worker",
+    sasl_password=SecretStr("s3cr3t"),
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "refused"),
+    [
+        (aiokafka.errors.SaslAuthenticationFailed("no"), "refuses the password of user 'worker'", True),
+        (python_errors.SaslAuthenticationFailedError("no"), "refuses the password of user 'worker'", True),
+        (aiokafka.errors.UnsupportedSaslMechanismError(), "does not take kafka.sasl_mechanism PLAIN", True),
+        (aiokafka.errors.IllegalSaslStateError(), "asks for no user and password", True),
+        (aiokafka.errors.TopicAuthorizationFailedError({"b", "a"}), "user 'worker' may not", False),
+        (aiokafka.errors.TopicAuthorizationFailedError({"b", "a"}), "topic a, b; add an ACL: docs/security.md", False),
+        (aiokafka.errors.GroupAuthorizationFailedError("g"), "may not use the group g", False),
+        (aiokafka.errors.UnknownTopicOrPartitionError(), "there is no such topic", False),
+        (aiokafka.errors.NotEnoughReplicasError(), "min.insync.replicas", False),
+        (aiokafka.errors.MessageSizeTooLargeError(), "max.message.bytes", False),
+        (python_errors.FencedInstanceIdError(), "kafka.group_instance_id", False),
+        (aiokafka.errors.KafkaConnectionError("Unable to bootstrap"), "no connection to Kafka at a:1", False),
+        (python_errors.KafkaTimeoutError("Failed to bootstrap"), "no Kafka at a:1: no answer in time", False),
+        (ConnectionRefusedError(111, "Connection refused"), "no Kafka at a:1: the connection was refused", False),
+        (TimeoutError(), "no Kafka at a:1: no answer in time", False),
+        (ConnectionResetError(104, "Connection reset"), "closed the connection without an answer", False),
+        (OSError(113, "No route to host"), "no Kafka at a:1: No route to host", False),
+        (SettingsError("kafka.ssl_cafile: there is no file x"), "kafka.ssl_cafile: there is no file x", True),
+        (RuntimeError("odd"), "Kafka at a:1: RuntimeError: odd", False),
+    ],
+)
+def test_errors_in_plain_words(error: Exception, words: str, refused: bool) -> None:
+    explained = explain(error, SASL)
+    assert words in str(explained)
+    assert isinstance(explained, BrokerRefusedError) == refused
+    assert "s3cr3t" not in str(explained)
+
+
+def test_an_error_of_ours_stays_as_it_is() -> None:
+    ours = BrokerRefusedError("said already")
+    assert explain(ours, PLAIN) is ours
+
+
+def test_what_caused_a_lost_connection_is_what_is_told() -> None:
+    lost = aiokafka.errors.KafkaConnectionError("Connection at a:1 closed")
+    lost.__cause__ = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required")
+    lost.__cause__.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    assert "certificate required" in str(explain(lost, SASL))
+    assert "set kafka.ssl_certfile" in str(explain(lost, SASL))
+
+
+def test_everybody_is_called_by_what_kafka_sees_of_them(tmp_path: Path) -> None:
+    assert user(SASL) == "user 'worker'"
+    assert "User:ANONYMOUS" in user(PLAIN)
+    mine = tmp_path / "mine.pem"
+    assert str(mine) in user(Kafka(security_protocol="SSL", ssl_certfile=mine))
+
+
+def test_several_servers_refuse_only_if_all_do() -> None:
+    refused, away = BrokerRefusedError("no"), BrokerError("away")
+    assert isinstance(joined([refused, refused]), BrokerRefusedError)
+    assert str(joined([refused, refused])) == "no"
+    assert not isinstance(joined([refused, away]), BrokerRefusedError)
+    assert str(joined([refused, away])) == "no; away"
+
+
+def test_operations_are_read_off_the_brokers_bits() -> None:
+    read_and_describe = 1 << 3 | 1 << 8
+    assert lacking(read_and_describe, ("READ", "DESCRIBE")) == []
+    assert lacking(read_and_describe, ("READ", "WRITE", "ALTER")) == ["WRITE", "ALTER"]
+    assert lacking(-(2**31), ("WRITE",)) == [], "a broker that does not tell"
