@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream_gru.cli import outputs
 from stream_gru.cli.config import changes
 
 if TYPE_CHECKING:
@@ -74,11 +75,14 @@ def names(columns: str | None) -> tuple[str, ...]:
     return tuple(columns.split(",")) if columns else ()
 
 
-def require_kafka(config: Path | None) -> None:
-    """Raises `BrokerError` where Kafka can't be used, before what takes seconds to import."""
+def look_first(out: Path, topic: bool, config: Path | None) -> None:
+    """Raises where `out` can't be written or Kafka can't be used, before what takes seconds to import."""
+    from stream_gru import settings
     from stream_gru.kafka import require_answer
 
-    require_answer(settings.load(config).kafka)
+    outputs.folder(out)
+    if topic:
+        require_answer(settings.load(config).kafka)
 
 
 def _topic(config: Path | None) -> History:

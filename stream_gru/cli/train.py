@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream_gru.cli import learning, outputs, progress
+from stream_gru.cli import learning, progress
 from stream_gru.cli.config import Config
 from stream_gru.cli.learning import Assign, Covariate, Files, Key, RecipeName, Time, Topic, Value
 
@@ -60,9 +60,7 @@ def train(
     """
     if scratch and start is not None:
         raise typer.BadParameter("--scratch and --start exclude each other")
-    outputs.folder(out)
-    if topic:
-        learning.require_kafka(config)
+    learning.look_first(out, topic, config)
     given = {"minutes": minutes, "steps": steps, "seed": seed}
     changes = [f"plan.{setting}={number}" for setting, number in given.items() if number is not None]
     asked = learning.recipe(recipe, [*(assign or []), *changes], covariate)
