@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 MAX_BATCH = 500  # anomalies taken in at once
 WITHIN_S = 0.1  # how long to wait for them
 _SWEEP_S = 5.0
+_NEVER_S = 1e9
 _TAKE_DOWN_S = 8.0
 _LAST_WRITES_S = 5.0  # how long a revocation waits for a write in flight
 
@@ -184,6 +185,7 @@ def _options(settings: Settings, partitions: int) -> dict[str, Any]:
         "broker_heartbeat_interval": session_s / 3,
         "broker_rebalance_timeout": settings.kafka.rebalance_timeout_s,
         "broker_request_timeout": max(request_s, session_s),  # Faust insists
+        "broker_commit_livelock_soft_timeout": _NEVER_S,  # an outage is told by `alerting`, and in fewer words
         "broker_max_poll_interval": 300.0,
         "producer_request_timeout": request_s,
         "producer_compression_type": None if (name := settings.kafka.compression) == "none" else name,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
-from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError, StreamGruError
+from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError, SettingsError, StreamGruError
 from stream_gru.kafka import diagnose, explain
 from stream_gru.metrics import Health, Metrics
 from stream_gru.pulse import Pulse, Watch
@@ -86,7 +86,7 @@ class _Alerting:
                 await own(self._live())
             except Exception as error:
                 cause = await self._cause(error)
-            if isinstance(cause, SettingsError) or (isinstance(cause, BrokerRefusedError) and not self._was_connected):
+            if self._is_final(cause):
                 raise cause
             self._health.not_yet = str(cause)
             self._health.report()
@@ -96,6 +96,12 @@ class _Alerting:
             failures = 1 if time.monotonic() - began > _SETTLED_S else failures + 1
             delay = min(_MAX_BACKOFF_S, _BACKOFF_S * 2.0 ** min(failures - 1, 16))
             await asyncio.sleep(delay * random.uniform(0.75, 1.25))
+
+    def _is_final(self, cause: Exception) -> bool:
+        """Whether waiting is no use. A refusal, or a file of credentials that can't be read, may be a rotation."""
+        if isinstance(cause, BrokerRefusedError | CredentialsError):
+            return not self._was_connected
+        return isinstance(cause, SettingsError)
 
     async def _live(self) -> None:
         """One app, from a look at its topics to what ends it, which is an error."""

@@ -59,6 +59,12 @@ class Checked:
     duplicates: int
     deviations: Deviations = field(default_factory=Deviations)
 
+    def __str__(self) -> str:
+        return (
+            f"{self.inputs} inputs, {self.outputs} outputs, {self.dead} dead letters, {self.duplicates} repeated; "
+            f"deviations: {self.deviations}"
+        )
+
 
 @dataclass(slots=True)
 class _Said:

@@ -138,16 +138,16 @@ class Input(Section):
     """Where in a record the series, the time and the values stand, and what is refused."""
 
     codec: str = Field("json", min_length=1, description="a module of stream_gru.codecs")
-    series: tuple[Text, ...] = Field(
+    series: tuple[str, ...] = Field(
         (),
         description="payload fields that, joined by '/', name the series; none: the record key. a.b is b in object a",
     )
-    timestamp: Text = "timestamp"
+    timestamp: str = "timestamp"
     timestamp_format: Literal["s", "ms", "us", "ns", "iso"] = Field(
         "ms", description="epoch seconds (a fraction is allowed), ms, us, ns, or ISO 8601 text"
     )
-    values: tuple[Text, ...] = Field(("value",), min_length=1, description="one field, or several = multivariate")
-    covariates: tuple[Text, ...] = Field(
+    values: tuple[str, ...] = Field(("value",), min_length=1, description="one field, or several = multivariate")
+    covariates: tuple[str, ...] = Field(
         (), description="fields with the covariates of the model, in its order; one that is absent or null is unknown"
     )
     max_batch_bytes: int = Field(

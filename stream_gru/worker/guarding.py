@@ -41,6 +41,10 @@ class Guarding:
         self._aside = {live: until for live, until in self._aside.items() if until > now and live in guarded}
         return next((live for live in guarded if live not in self._aside), None)
 
+    def careful(self, live: Live) -> bool:
+        """Whether it may not be read like any other."""
+        return live.state.position < live.calm or live.guard.on(live.state.position)
+
     def most(self, live: Live, records: int) -> int:
         """How many of `records` to ask of a partition: few until what was there when its last owner ended is read."""
         return min(records, ALONE) if live.state.position < live.calm else records

@@ -135,13 +135,17 @@ class Source:
         return self._ours(polled, before)
 
     def _ours(self, polled: dict[TopicPartition, Sequence[Any]], before: Mapping[TopicPartition, Live]) -> Polled:
-        """Without records of which nobody can tell to which of two assignments they belong: a rebalance came between
-        `before` and now."""
+        """Without records that must be asked for again, because a rebalance came between `before` and now.
+
+        Of those of a partition that was live before nobody can tell to which of its two assignments they belong; those
+        of a new one may have to be read with care.
+        """
         live = self._parts.live
-        for tp in list(polled):
-            if tp in before and tp in live and live[tp] is not before[tp]:
+        for tp in polled.keys() & live.keys():
+            now, was = live[tp], before.get(tp)
+            if now is not was and (was is not None or self._guarding.careful(now)):
                 del polled[tp]
-                self._parts.consumer.seek(tp, live[tp].state.position)
+                self._parts.consumer.seek(tp, now.state.position)
         return polled
 
     async def _read_guarded(self, live: Live) -> None:

@@ -92,9 +92,11 @@ async def worker_joins_and_leaves(world: World, chance: random.Random) -> None:
 
 @fault("alerter")
 async def alerter_killed(world: World, chance: random.Random) -> None:
+    if "alerter" in world.spared:
+        return await alerter_frozen(world, chance)
     away = chance.uniform(0, 8)
     world.tell(f"alerter: SIGKILL, back after {away:.1f} s")
-    await _killed(world, "alerter", away)
+    return await _killed(world, "alerter", away)
 
 
 @fault("alerter", 1)

@@ -46,8 +46,11 @@ class Life:
     def describe(self, warm_up_s: float) -> str:
         """One line."""
         slope = self.slope(warm_up_s)
-        told = "too short for a slope" if slope is None else f"{slope:+.2f} MB/h after {warm_up_s / 60:.0f} min"
-        return f"{self.name} ({self.seconds / 60:.1f} min): {self.rss[0]:.0f} -> {self.rss[-1]:.0f} MB, {told}"
+        known = f"{self.name} ({self.seconds / 60:.1f} min): {self.rss[-1]:.0f} MB at the end"
+        if slope is None:
+            return f"{known}, too short for a slope"
+        warm = next(rss for t, rss in zip(self.times, self.rss, strict=True) if t >= self.times[0] + warm_up_s)
+        return f"{known}, {warm:.0f} MB after {warm_up_s / 60:.0f} min, and since then {slope:+.2f} MB/h"
 
 
 @dataclass

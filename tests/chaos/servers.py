@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -121,9 +121,17 @@ class Store:
 
     def remember(self) -> Path:
         """Its files as they are now, while it runs: the last write may be cut in the middle."""
-        copy = self._copies / uuid4().hex
-        shutil.copytree(self.server.directory, copy, ignore=shutil.ignore_patterns("*.log"))
-        return copy
+        while True:
+            copy, before = self._copies / uuid4().hex, self._manifest()
+            with suppress(shutil.Error):  # a file that a rewrite of the whole has taken away meanwhile
+                shutil.copytree(self.server.directory, copy, ignore=shutil.ignore_patterns("*.log"))
+                if self._manifest() == before:
+                    return copy
+            shutil.rmtree(copy, ignore_errors=True)
+
+    def _manifest(self) -> list[str]:
+        """Which files the append-only file consists of, in the layout of Redis 7."""
+        return [file.read_text("utf-8") for file in sorted(self.server.directory.rglob("*.manifest"))]
 
     def go_back(self, to: Path) -> None:
         """Crash, and come up again as it was; the copy is used up."""

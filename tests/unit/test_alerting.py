@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stream_gru import agents, alerting, pulse
-from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
+from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError, SettingsError, StreamGruError
 from stream_gru.metrics import Health, Metrics
 from stream_gru.pulse import Pulse
 from stream_gru.settings import Kafka, Settings
@@ -230,10 +230,14 @@ async def test_what_only_the_user_can_mend_ends_it(monkeypatch: pytest.MonkeyPat
         await stage.task
 
 
-async def test_a_refusal_ends_it_unless_kafka_has_let_it_in_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = BrokerRefusedError("Kafka refuses the password")
+@pytest.mark.parametrize(
+    "refused", [BrokerRefusedError("Kafka refuses the password"), CredentialsError("there is no file password")]
+)
+async def test_a_refusal_ends_it_unless_kafka_has_let_it_in_before(
+    monkeypatch: pytest.MonkeyPatch, refused: StreamGruError
+) -> None:
     stage = Stage(monkeypatch, refused)
-    with pytest.raises(BrokerRefusedError):
+    with pytest.raises(type(refused)):
         await stage.task
 
     first, second = App(), App()

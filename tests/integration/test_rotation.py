@@ -1,0 +1,75 @@
+"""A password that changes under a running worker: it waits, says why, reads its file again and goes on by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+from kafka import KafkaAdminClient
+from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
+
+from stream_gru.kafka import kafka_python_options
+from stream_gru.settings import Metrics, Settings, State, environment
+from stream_gru.tools import topics
+from stream_gru.tools.embedded import HOST, free_port
+from stream_gru.tools.processes import Child, wait_until
+from tests.secured import PASSWORD, SecuredKafka, page, secured_kafka
+
+USER = "scorer"
+NEW = "an0ther-passw0rd"
+# Clients that do not prove again who they are lose their connection; ours then make a new one.
+SESSION = "listener.name.sasl.scram-sha-512.connections.max.reauth.ms"
+
+
+def test_a_rotated_password_needs_no_restart(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+    server = secured_kafka(tmp_path / "kafka")
+    server.properties[SESSION] = "4000"
+    with server:
+        topics.create(Settings(kafka=server.kafka("PLAINTEXT")), 2, 1)
+        server.allow(page("acl", USER))
+        settings = Settings(
+            role="scorer",
+            kafka=server.kafka("SASL", USER, sasl_password=None, sasl_password_file=password),
+            state=State.model_validate({"url": "memory://", "capacity": 20_000}),
+            metrics=Metrics(host=HOST, port=free_port()),
+        )
+        log = tmp_path / "worker.log"
+        worker = Child([sys.executable, "-m", "stream_gru", "worker"], log, environment(settings))
+        try:
+            wait_until(lambda: _ready(settings)[0], "the worker becomes ready", 120, worker)
+            _set_password(server, NEW)
+            wait_until(lambda: "password" in _ready(settings)[1], "readiness tells of the password", 90, worker)
+            password.write_text(f"{NEW}\n")
+            wait_until(lambda: _ready(settings)[0], "the worker goes on", 90, worker)
+        finally:
+            worker.stop()
+    said = log.read_text("utf-8")
+    assert "refuses the password of user 'scorer'" in said
+    assert PASSWORD not in said
+    assert NEW not in said
+
+
+def _ready(settings: Settings) -> tuple[bool, str]:
+    """Whether /ready is well, and what it says if it is not."""
+    address = f"http://{HOST}:{settings.metrics.port}/ready"
+    try:
+        with urllib.request.urlopen(address, timeout=2):
+            return True, ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return False, json.dumps(json.loads(error.read())["parts"])
+    except OSError:
+        return False, ""
+
+
+def _set_password(server: SecuredKafka, password: str) -> None:
+    with closing(KafkaAdminClient(**kafka_python_options(server.kafka("PLAINTEXT")))) as admin:
+        admin.alter_user_scram_credentials(
+            [UserScramCredentialUpsertion(USER, ScramMechanism.SCRAM_SHA_512, password, iterations=4096)]
+        )

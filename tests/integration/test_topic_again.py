@@ -1,0 +1,53 @@
+"""Row 19 under a running worker: its topic is deleted, and made again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+
+from stream_gru.kafka import kafka_python_options
+from stream_gru.settings import Settings
+from stream_gru.tools import topics
+from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
+from stream_gru.tools.processes import wait_until
+from tests.harness import Load, crew, drained
+
+
+def unready(settings: Settings) -> str:
+    """What `/ready` says is wrong; nothing where nothing is."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{settings.metrics.port}/ready"):
+            return ""
+    except urllib.error.HTTPError as error:
+        return json.dumps(json.loads(error.read())["parts"])
+
+
+async def test_a_topic_deleted_and_made_again_under_a_running_worker(
+    kafka: KafkaServer, settings: Settings, tmp_path: Path
+) -> None:
+    if not isinstance(kafka, ApacheKafka):
+        pytest.skip("the embedded broker has no topic ids; set KAFKA_HOME")
+    served = settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"port": free_port()})})
+    topic = served.topics.readings[0]
+    with crew(served, tmp_path, "a") as workers:
+        worker = workers.workers["a"]
+        await Load(served, 50).send(1000)
+        await drained(served, worker)
+        with closing(KafkaAdminClient(**kafka_python_options(served.kafka))) as admin:
+            await asyncio.to_thread(admin.delete_topics, [topic])
+        await asyncio.to_thread(wait_until, lambda: topic in unready(served), "it says so", 40, worker)
+        assert worker.returncode is None, "a topic that is gone is waited for"
+        assert topic in unready(served)
+        await asyncio.to_thread(topics.create, served, 4)
+        assert await asyncio.to_thread(worker.wait, 40) == 2
+        log = workers.log("a")
+        assert "The topic was deleted and made again" in log
+        assert "stream-gru state reset" in log
+        assert "Traceback" not in log
