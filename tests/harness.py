@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import sys
 import time
@@ -85,6 +86,22 @@ class Crew:
             return False, json.load(error)["parts"]
         except OSError as error:
             return False, {"process": f"does not answer: {error}"}
+
+    async def share(self, *names: str, partitions: int) -> None:
+        """Wait until each of them has so many partitions: until then somebody is still on the way into the group."""
+        deadline = time.monotonic() + 60
+        for name in names:
+            while (owned := await asyncio.to_thread(self._owned, name)) != partitions:
+                assert time.monotonic() < deadline, f"{name} owns {owned}\n{self.workers[name].tail()}"
+                await asyncio.sleep(0.1)
+
+    def _owned(self, name: str) -> float | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}/metrics", timeout=3) as answer:
+                found = re.search(rb"^stream_gru_reader_partitions (\S+)$", answer.read(), re.MULTILINE)
+        except OSError:
+            return None
+        return float(found[1]) if found else None
 
     async def listens(self, name: str) -> None:
         """Wait until it answers at all: a SIGTERM before that finds no handler."""

@@ -43,7 +43,7 @@ async def test_row_16_a_black_hole_between_one_worker_and_kafka(site: Site, seco
     with crew(site.settings, site.folder) as workers:
         workers.start("b", settings=servers.at(site.settings, site.broker.direct))
         async with loaded(workers, site.direct, "a"), stalls(site.direct) as stalled:
-            await ready_within(workers, "b", 60)
+            await workers.share("a", "b", partitions=3)
             pid = workers.workers["a"].pid
             site.broker.proxy.black_hole()
             await asyncio.sleep(seconds)
@@ -64,8 +64,7 @@ async def test_row_16_a_black_hole_between_one_worker_and_redis(site: Site, seco
     with crew(site.settings, site.folder) as workers:
         workers.start("b", settings=servers.at(site.settings, site.broker.through_proxy, site.store.server.url))
         async with loaded(workers, site.direct, "a"):
-            await ready_within(workers, "b", 60)
-            await ready_within(workers, "a", 60)
+            await workers.share("a", "b", partitions=3)
             joined = workers.log("b").count("assigned: ")
             site.store.proxy.black_hole()
             await asyncio.sleep(seconds)

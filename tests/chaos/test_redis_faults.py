@@ -50,8 +50,7 @@ async def test_row_05_nothing_is_scored_before_its_state_is_there(site: Site) ->
     with crew(site.settings, site.folder) as workers:
         async with loaded(workers, site.direct, "a") as load:
             workers.start("b", settings=servers.at(site.settings, site.broker.through_proxy, site.store.server.url))
-            await ready_within(workers, "b", 60)
-            await ready_within(workers, "a", 60)
+            await workers.share("a", "b", partitions=3)
             site.store.proxy.delay(site.settings.kafka.session_timeout_s)  # each way, so twice the session for a call
             assert await asyncio.to_thread(workers.workers.pop("b").stop) == 0
             await ready_within(workers, "a", 30, wanted=False)
