@@ -14,7 +14,7 @@ import numpy as np
 from stream_gru.errors import FencedError
 from stream_gru.partition import Batch, Checkpoint, Partition, Start
 from stream_gru.stores import Assigned, Write
-from tests.model.store import Assignment, Row, ViolationError, held, knows, load
+from tests.model.store import Assignment, Row, ViolationError, Word, held, knows, load
 
 if TYPE_CHECKING:
     from tests.model.world import World
@@ -51,6 +51,7 @@ class Member:
     peeked: Assigned | None = None  # what was read before the fence, where rule R10 is broken
     model: str = "m"
     refused: bool = False
+    reads: bool = False  # it took records in, and left word of that (rule R21)
 
     def actions(self, world: World, *, named: bool) -> Iterator[tuple[Any, ...]]:
         """What may happen next; `named`: the group names this worker."""
@@ -88,6 +89,8 @@ class Member:
         if budget.get("evict"):
             yield from (("evict", s) for s in sorted(self.rows) if self._may_evict(s, broken))
         drained = pending is None and partition.acked == partition.position and not self.dirty
+        if self.reads and drained and budget.get("leave"):
+            yield from ((how,) for how in ("leave", "leave_late"))
         if budget.get("reload") and partition.settled and (drained or broken == "R18"):
             yield ("reload",)
 
@@ -131,6 +134,7 @@ class Member:
 
     def _open(self, world: World, owner: str, assigned: Assigned) -> None:
         partition = self.partition
+        partition.replaced = {"m"} - {world.chosen}
         opening = partition.open(owner, assigned, world.commit, world.log_start, world.end)
         if opening.checks:
             partition.verify(owner, {check.offset: world.crc(check.offset) for check in opening.checks})
@@ -144,6 +148,7 @@ class Member:
     def drop(self, world: World) -> None:
         """Rule R11."""
         self.partition.drop()
+        self.reads = False
         self.stale = (self.stale + self.unacked)[-1:] if world.budget.get("stale") else []
         self.unacked, self.copies, self.sent = [], {}, 0
         if world.broken != "R11":
@@ -165,7 +170,9 @@ class Member:
         for one in set(series.values()) - set(self.rows):
             found = load(world.kept, partition.owner, partition.confirmed_seq, one, world.broken)
             self.rows[one] = found or Row(-1, (), self.model)
-        world.begun = True
+        if not self.reads and not world.store_mark(Word(partition.owner or "", "reading")):
+            raise FencedError
+        self.reads = world.begun = True
         batch = partition.begin(np.array(offsets), world.crc(offsets[-1]))
         muted = partition.muted(np.array(offsets))
         outputs = [o for o, mute in zip(offsets, muted, strict=True) if self._apply(world, series[o], o) and not mute]
@@ -262,8 +269,21 @@ class Member:
             world.commit = commit
             self.partition.committed(commit)
 
+    def leave(self, world: World) -> None:
+        """Hand over as one should."""
+        world.budget["leave"] -= 1
+        owner = self.partition.owner or ""
+        self.drop(world)
+        world.store_mark(Word(owner, ""))
+
+    def leave_late(self, world: World) -> None:
+        """The same, and the store hears of it only when somebody else may own the partition."""
+        world.budget["leave"] -= 1
+        world.late.append(Word(self.partition.owner or "", ""))
+        self.drop(world)
+
     def reload(self, world: World) -> None:
-        world.waived = True
+        world.waived, world.chosen = True, "n"
         checkpoint = self.partition.reload(replace(self.partition.identity, model="n"))
         self.rows, self.dirty, self.copies, self.sent, self.model = {}, set(), {}, 0, "n"
         self._writes(world, checkpoint)

@@ -33,6 +33,7 @@ class Kept(NamedTuple):
     offset: int | None = None
     marks: tuple[tuple[str, str], ...] = ()
     rows: tuple[tuple[bytes, bytes], ...] = ()
+    reading: str = ""  # rule R21: set while an owner reads, until it hands over
 
 
 class Assignment(NamedTuple):
@@ -50,7 +51,7 @@ def held(kept: Kept | None) -> Assigned:
     """What an assignment returns."""
     if kept is None:
         return Assigned(None, None)
-    return Assigned(kept.offset, kept.identity, len(kept.rows), dict(kept.marks))
+    return Assigned(kept.offset, kept.identity, len(kept.rows), dict(kept.marks), kept.reading)
 
 
 def assign(kept: Kept | None, call: Assignment) -> Kept:
@@ -79,6 +80,20 @@ def write(kept: Kept | None, call: Write, broken: str) -> Kept | None:
     if call.offset is not None:
         kept = kept._replace(offset=call.offset, marks=tuple(call.marks.items()))
     return kept
+
+
+class Word(NamedTuple):
+    """A call of `Store.mark` on its way."""
+
+    owner: str
+    reading: str
+
+
+def mark(kept: Kept | None, call: Word, broken: str) -> Kept | None:
+    """Rule R21. None: fenced."""
+    if kept is None or (kept.owner != call.owner and broken != "R21"):
+        return None
+    return kept._replace(reading=call.reading)
 
 
 def knows(kept: Kept | None, owner: str | None, confirmed: int) -> bool:

@@ -139,6 +139,16 @@ class R18Undrained(Partition):
         return super().may_send(checkpoint) or checkpoint.identity is not None
 
 
+class R18NotAdopted(Partition):
+    """Rows of a model that a reload replaced are gone on with."""
+
+    def open(self, owner: str, assigned: Assigned, commit: Commit | None, log_start: int, log_end: int) -> Opening:
+        opening = super().open(owner, assigned, commit, log_start, log_end)
+        self.pending = None
+        self._settle()
+        return opening
+
+
 class R20LateReply(Partition):
     """The reply to an earlier claim is taken for the reply to this one."""
 
@@ -205,6 +215,8 @@ SOUND = [
     Case(AA, trouble(recreate=1, crash=1, flush=1), topic_id=""),
     Case(AA, trouble(reload=1, crash=1)),
     Case(A, trouble(reload=1, rebalance=1)),
+    Case(AA, trouble(leave=2, rebalance=1)),
+    Case(A, trouble(leave=1, rebalance=1) | BACK),
 ]
 
 MUTANTS = [
@@ -242,7 +254,9 @@ MUTANTS = [
     Case(AA, trouble(recreate=1, crash=1), partition=R17WithoutIds, topic_id=""),
     Case(A, trouble(reload=1), "R18", partition=R18Undrained),
     Case(A, trouble(reload=1), "R18 rows"),
+    Case(AA, trouble(reload=1, crash=1), partition=R18NotAdopted),
     Case(A, trouble(reply_late=1, rebalance=2), partition=R20LateReply),
+    Case(AA, trouble(leave=1, rebalance=1), "R21"),
 ]
 
 

@@ -17,7 +17,7 @@ from stream_gru.errors import FencedError, IdentityError
 from stream_gru.partition import Commit, Gap, Opening, Partition, Policy, Start, record_crc
 from stream_gru.stores import Assigned, Identity, PartitionId, Write
 from tests.model.member import Member, Owners
-from tests.model.store import Assignment, Kept, Row, ViolationError, assign, decode, held, write
+from tests.model.store import Assignment, Kept, Row, ViolationError, Word, assign, decode, held, mark, write
 
 Action = tuple[Any, ...]
 
@@ -42,8 +42,10 @@ class World:
     begun: bool = False  # a record was taken in
     waived: bool = False  # guarantee 4, after a gap, a rebuild or a reload
     recreated: bool = False
+    restored: bool = False  # the store went back in time, and what it says of owners with it
     named: int = 0  # which member the group names
-    late: list[Write | Assignment] = field(default_factory=list)
+    chosen: str = "m"  # the group's model
+    late: list[Write | Assignment | Word] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -70,8 +72,8 @@ class World:
 
     @property
     def identity(self) -> Identity:
-        """What a worker is sure of when it claims; a restart comes with the model that was loaded."""
-        return Identity(self.topic_id, 1, 1, self.kept.identity.model if self.kept else "m", "1")
+        """What a worker is sure of when it claims: it serves the group's model."""
+        return Identity(self.topic_id, 1, 1, self.chosen, "1")
 
     def crc(self, offset: int) -> int | None:
         """Of the record at that offset, if there is one."""
@@ -122,6 +124,9 @@ class World:
         if self.kept is not before:
             self._check_kept()
         for member in self.members:
+            kept, mine = self.kept, member.partition.owner
+            if kept and kept.owner == mine and member.reads and not kept.reading and not self.restored:
+                raise ViolationError("rule R21: an owner reads, and its successor would not know that it did")
             missing = set(range(member.partition.acked)) - self.done if member.partition.active else set()
             if missing and not self.recreated:
                 raise ViolationError(f"guarantee 1: {sorted(missing)} were passed over in silence")
@@ -130,6 +135,8 @@ class World:
         call = self.late.pop(i)
         if isinstance(call, Assignment):
             self.store_assign(call)
+        elif isinstance(call, Word):
+            self.store_mark(call)
         else:
             self.store_write(call)
 
@@ -143,7 +150,7 @@ class World:
         self.saved = self.kept
 
     def _rollback(self) -> None:
-        self.kept = self.saved
+        self.kept, self.restored = self.saved, True
 
     def _flush(self) -> None:
         self.kept = None
@@ -169,6 +176,12 @@ class World:
     def store_write(self, call: Write) -> bool:
         """Rule R2. False: fenced."""
         kept = write(self.kept, call, self.broken)
+        self.kept = kept or self.kept
+        return kept is not None
+
+    def store_mark(self, call: Word) -> bool:
+        """Rule R21. False: fenced."""
+        kept = mark(self.kept, call, self.broken)
         self.kept = kept or self.kept
         return kept is not None
 
@@ -235,7 +248,9 @@ class World:
         def kept(k: Kept | None) -> tuple[Any, ...] | None:
             return k and (name(k.owner), *k[1:])
 
-        def call(c: Write | Assignment) -> tuple[Any, ...]:
+        def call(c: Write | Assignment | Word) -> tuple[Any, ...]:
+            if isinstance(c, Word):
+                return (name(c.owner), c.reading)
             if isinstance(c, Assignment):
                 return (name(c.owner), c.identity)
             return (name(c.owner), c.n, *c.series, *c.rows, c.offset)
@@ -249,10 +264,19 @@ class World:
             acks = (tuple(o for _, o in m.unacked), tuple(o for _, o in m.stale))
             reply = m.reply and (name(m.reply[0]), m.reply[1].offset)
             peeked = m.peeked and m.peeked.offset
-            return (name(p.owner), *seen, batches, pending, arena, acks, m.sent, m.refused, reply, peeked)
+            return (name(p.owner), *seen, batches, pending, arena, acks, m.sent, m.refused, reply, peeked, m.reads)
 
-        plain = (self.log_start, self.commit, self.published, self.gaps, self.below_first, self.begun, self.waived)
+        plain = (
+            self.restored,
+            self.log_start,
+            self.commit,
+            self.published,
+            self.gaps,
+            self.below_first,
+            self.begun,
+            self.waived,
+        )
         calls = tuple(map(call, self.late))
         members = tuple(map(member, self.members))
-        rest = (self.recreated, self.named, *self.budget.values())
+        rest = (self.recreated, self.named, self.chosen, *self.budget.values())
         return (kept(self.kept), kept(self.saved), calls, members, plain, rest)
