@@ -57,11 +57,13 @@ class Checked:
     outputs: int
     dead: int
     duplicates: int
+    blamed: int = 0  # dead letters of good readings: they were in hand at three crashes in a row, or one too many
     deviations: Deviations = field(default_factory=Deviations)
 
     def __str__(self) -> str:
         return (
-            f"{self.inputs} inputs, {self.outputs} outputs, {self.dead} dead letters, {self.duplicates} repeated; "
+            f"{self.inputs} inputs, {self.outputs} outputs, {self.dead} dead letters ({self.blamed} of good readings), "
+            f"{self.duplicates} repeated; "
             f"deviations: {self.deviations}"
         )
 
@@ -219,7 +221,8 @@ class _Check:
         if assigned.offset != records[-1].offset + 1:
             self._wrong.append(f"{at}: the stored offset is {assigned.offset} and the log ends at {records[-1].offset}")
         rows = {key: row async for some in store.restore(at, owner, 0) for key, row in some}
-        wanted = oracle.rows(tp, records)
+        wanted, blamed = oracle.rows(tp, records, self._buried)
+        self._counted["blamed"] += blamed
         for key in [key for key in wanted.keys() | rows.keys() if key.decode() in self._leave_out]:
             wanted.pop(key, None)
             rows.pop(key, None)
@@ -247,7 +250,7 @@ class _Check:
             more = f"\n  and {len(self._wrong) - _TOLD} more" if len(self._wrong) > _TOLD else ""
             raise AssertionError(f"CHECK does not hold ({self._deviations}):\n{told}{more}")
         inputs, outputs, dead = (self._counted[name] for name in ("inputs", "outputs", "dead"))
-        return Checked(inputs, outputs, dead, outputs + dead - inputs, self._deviations)
+        return Checked(inputs, outputs, dead, outputs + dead - inputs, self._counted["blamed"], self._deviations)
 
 
 class Oracle:
@@ -264,20 +267,24 @@ class Oracle:
         )
         self._codec = codecs.load(settings.input, self.engine.steps)
 
-    def rows(self, tp: TopicPartition, records: Sequence[Any]) -> dict[bytes, bytes]:
-        """Every row of a partition after its records."""
-        engine, handle = self.engine, tp.partition
+    def rows(
+        self, tp: TopicPartition, records: Sequence[Any], buried: Collection[str]
+    ) -> tuple[dict[bytes, bytes], int]:
+        """Every row of a partition after its records without those of `buried`, and how many of these were good."""
+        engine, handle, blamed = self.engine, tp.partition, 0
         engine.arena.open(handle)
         for start in range(0, len(records), 4096):
             some = records[start : start + 4096]
             timestamps = np.array([r.timestamp for r in some])
             decoded = self._codec.decode([r.key for r in some], [r.value for r in some], timestamps)
-            good = np.array([i for i in range(len(some)) if i not in decoded.bad], np.int64)
+            dead = {i for i, r in enumerate(some) if f"{tp.topic}-{tp.partition}-{r.offset}" in buried}
+            blamed += len(dead - decoded.bad.keys())
+            good = np.array([i for i in range(len(some)) if i not in decoded.bad and i not in dead], np.int64)
             offsets = np.array([r.offset for r in some])
             slots = engine.arena.admit(handle, [decoded.series[i] for i in good])
             engine.step(Readings(slots, offsets[good], decoded.timestamp[good], decoded.value[good]))
         cut = engine.arena.cut(handle)
-        return {key: row for some in cut.chunks(1000) for key, row in zip(*some, strict=True)}
+        return {key: row for some in cut.chunks(1000) for key, row in zip(*some, strict=True)}, blamed
 
 
 async def each(settings: Settings, *of: str | TopicPartition) -> AsyncIterator[Any]:

@@ -1,6 +1,6 @@
 """``python -m tests.chaos.failing``: a worker that dies, raises or loses a task at a chosen point.
 
-``FAIL_AT`` names the point, ``FAIL_AFTER`` how many times it is passed before. What is patched is named as the product
+``FAIL_AT`` names the point, ``FAIL_WHEN`` a file that is there when it is time. What is patched is named as the product
 names it, so that a renamed part fails here and not in silence.
 """
 
@@ -27,24 +27,32 @@ from stream_gru.worker.source import Source
 _ON_ITS_WAY_S = 0.003  # less than a broker takes to answer, mostly
 
 
-class Countdown:
-    """Dies when it has been passed often enough."""
+class Sentence:
+    """Death at the first pass after the file FAIL_WHEN is there.
 
-    def __init__(self, passes: int) -> None:
-        self.passes = passes
+    Who waits for some progress before it makes that file kills workers as chance does. Workers that die one after the
+    other at one record have that record taken for the cause.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    @property
+    def due(self) -> bool:
+        """Whether the next pass is the last."""
+        return os.path.exists(self._file)
 
     def __call__(self) -> None:
-        self.passes -= 1
-        if self.passes < 0:
+        if self.due:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def scored(die: Countdown) -> None:
+def scored(die: Sentence) -> None:
     """After the step, before the outputs are encoded."""
     _before(Outbox, "put", die)
 
 
-def produced(die: Countdown) -> None:
+def produced(die: Sentence) -> None:
     """The outputs are on their way to Kafka, and not acknowledged."""
     send_batch = AIOKafkaProducer.send_batch
 
@@ -56,39 +64,38 @@ def produced(die: Countdown) -> None:
     AIOKafkaProducer.send_batch = sending
 
 
-def acked(die: Countdown) -> None:
+def acked(die: Sentence) -> None:
     """Kafka has acknowledged them, and the partition does not know it yet."""
     _before(Partition, "acknowledged", die)
 
 
-def mid_commit(die: Countdown) -> None:
+def mid_commit(die: Sentence) -> None:
     """The first chunk of a checkpoint is in the store, the last one isn't."""
     write: Any = RedisStore.write
 
     async def first_chunk(self: RedisStore, partition: Any, writes: Any) -> Any:
-        if len(writes) > 1 and die.passes <= 0:
+        if len(writes) > 1 and die.due:
             await write(self, partition, writes[:1])
             die()
-        die.passes -= len(writes) > 1
         return await write(self, partition, writes)
 
     RedisStore.write = first_chunk  # type: ignore[method-assign]
 
 
-def commit_without_reply(die: Countdown) -> None:
+def commit_without_reply(die: Sentence) -> None:
     """The store has taken the checkpoint, and the worker never hears of it."""
     _after(RedisStore, "write", die)
 
 
-def before_kafka_commit(die: Countdown) -> None:
+def before_kafka_commit(die: Sentence) -> None:
     """The store has confirmed, and Kafka is not told."""
     _before(Commits, "commit", die)
 
 
-def raises(die: Countdown) -> None:
+def raises(die: Sentence) -> None:
     """One step of a hundred raises."""
     step = Engine.step
-    chance = random.Random(die.passes)
+    chance = random.Random(os.environ["FAIL_SEED"])
 
     def stepping(self: Engine, readings: Any) -> Any:
         if chance.random() < 0.01:
@@ -99,7 +106,7 @@ def raises(die: Countdown) -> None:
     Engine.step = stepping  # type: ignore[method-assign]
 
 
-def source_cancelled(die: Countdown) -> None:
+def source_cancelled(die: Sentence) -> None:
     """The task that takes readings in is cancelled by somebody, so many seconds after its start."""
     run = Source.run
 
@@ -111,19 +118,19 @@ def source_cancelled(die: Countdown) -> None:
             print(f"cancelled at {time.time()}", file=sys.stderr, flush=True)  # noqa: T201 - the test reads it
             task.cancel()
 
-        asyncio.get_running_loop().call_later(die.passes, cancel)
+        asyncio.get_running_loop().call_later(float(os.environ["FAIL_AFTER"]), cancel)
         await run(self)
 
     Source.run = running  # type: ignore[method-assign]
 
 
-KILLS: dict[str, Callable[[Countdown], None]] = {
+KILLS: dict[str, Callable[[Sentence], None]] = {
     point.__name__: point for point in (scored, produced, acked, mid_commit, commit_without_reply, before_kafka_commit)
 }
 POINTS = KILLS | {point.__name__: point for point in (raises, source_cancelled)}
 
 
-def _before(owner: type, name: str, die: Countdown) -> None:
+def _before(owner: type, name: str, die: Sentence) -> None:
     original = getattr(owner, name)
 
     def dying(*args: Any, **options: Any) -> Any:
@@ -133,7 +140,7 @@ def _before(owner: type, name: str, die: Countdown) -> None:
     setattr(owner, name, dying)
 
 
-def _after(owner: type, name: str, die: Countdown) -> None:
+def _after(owner: type, name: str, die: Sentence) -> None:
     original = getattr(owner, name)
 
     async def dying(*args: Any, **options: Any) -> Any:
@@ -145,7 +152,7 @@ def _after(owner: type, name: str, die: Countdown) -> None:
 
 
 if __name__ == "__main__":
-    POINTS[os.environ["FAIL_AT"]](Countdown(int(os.environ["FAIL_AFTER"])))
+    POINTS[os.environ["FAIL_AT"]](Sentence(os.environ.get("FAIL_WHEN", "")))
     from stream_gru.cli import main
 
     sys.argv = ["stream-gru", "worker"]

@@ -15,7 +15,7 @@ import pytest
 from stream_gru.settings import Settings
 from tests.chaos.failing import KILLS
 from tests.chaos.servers import Site
-from tests.harness import check, crew, loaded, stalls
+from tests.harness import check, crew, loaded, progress, stalls
 
 FAILING = ("-m", "tests.chaos.failing")
 HERE = str(Path(__file__).parents[2])
@@ -52,19 +52,25 @@ async def test_row_01_thirty_kills(site: Site) -> None:
 
 @pytest.mark.parametrize("kills", [pytest.param(1, id="once"), pytest.param(20, id="twenty", marks=CHAOS)])
 async def test_row_02_killed_at_every_fail_point(site: Site, kills: int) -> None:
-    chosen, chance = lasting(site.settings, chunk_rows=10), random.Random(kills)
+    chosen = lasting(site.settings, chunk_rows=10)
     with crew(chosen, site.folder) as workers:
-        async with loaded(workers, site.direct, "a"):
+        async with loaded(workers, site.direct, "a"), progress(site.direct) as asked:
             workers.workers["a"].kill()
             for point in KILLS:
-                for _ in range(kills):
-                    passes = chance.randrange(1, 4)
-                    child = workers.start("a", command=FAILING, FAIL_AT=point, FAIL_AFTER=f"{passes}", PYTHONPATH=HERE)
+                for n in range(kills):
+                    when = site.folder / f"{point}-{n}"
+                    child = workers.start("a", command=FAILING, FAIL_AT=point, FAIL_WHEN=str(when), PYTHONPATH=HERE)
+                    ends = await asked.ends()
+                    while not await asked.reached(ends):
+                        assert child.returncode is None, child.tail(20)
+                        await asyncio.sleep(0.1)
+                    when.touch()
                     code = await asyncio.to_thread(child.wait, 60)
                     assert code == -signal.SIGKILL, f"at {point}: {child.tail(20)}"
             workers.start("a")
     checked = await check(site.direct)
     print(f"{kills} kills at each of {', '.join(KILLS)}: {checked}")  # noqa: T201
+    assert checked.blamed == 0
 
 
 @CHAOS
@@ -128,7 +134,7 @@ async def test_row_07_a_step_that_raises_ends_the_process(site: Site, lives: int
         async with loaded(workers, site.direct, "a"):
             workers.workers["a"].kill()
             for n in range(lives):
-                child = workers.start("a", command=FAILING, FAIL_AT="raises", FAIL_AFTER=f"{n}", PYTHONPATH=HERE)
+                child = workers.start("a", command=FAILING, FAIL_AT="raises", FAIL_SEED=f"{n}", PYTHONPATH=HERE)
                 code = await asyncio.to_thread(child.wait, 60)
                 raised = float(re.findall(r"raising at (\S+)", workers.log("a"))[-1])
                 assert code not in (0, None), child.tail()
