@@ -88,6 +88,10 @@ class Link(Protocol):
         """Write rows of the table (None: delete) in this order; return when all are acknowledged."""
         ...
 
+    async def starts(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The offset of the first record that each partition still has."""
+        ...
+
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         """The offset after the last record of each partition."""
         ...
@@ -106,7 +110,10 @@ class Alerter:
         self._topic = topic  # the anomalies topic: for what is logged and counted
         self._silence_ms = int(silence_s * 1000)
         self._ledgers: dict[int, Ledger] = {}
-        self._next: dict[int, int] = {}  # offset to read; no entry: the partition was never read
+        self._next: dict[int, int] = {}  # offset to read; no entry: not known yet, as the table does not say
+        self._unmarked: set[int] = (
+            set()
+        )  # partitions that begin at their log's start, and the table does not say so yet
         self._read_up_to: dict[int, int] = {}  # Kafka's timestamp of the last record read
         self._waiting_since: dict[int, float] = {}  # behind, and nothing was delivered since, monotonic
         self._fell_back: str | None = None  # a log that ends before what was read of it
@@ -130,7 +137,7 @@ class Alerter:
         """Begin with what the table holds for `partitions`, forgetting everything else."""
         async with self.lock:
             self._ledgers = {partition: Ledger() for partition in partitions}
-            self._read_up_to, self._waiting_since = {}, {}
+            self._read_up_to, self._waiting_since, self._unmarked = {}, {}, set()
             known = set()
             for key, value in rows:
                 try:
@@ -168,6 +175,7 @@ class Alerter:
         Raises `StalledError` when a partition has had a backlog for a minute and nothing of it was delivered.
         """
         generation = self._link.generation
+        await self._begin(self._link.owned(generation))
         owned = self._link.owned(generation) & self._next.keys()
         read = {partition: self._next[partition] for partition in owned}
         ends = await self._ends(owned)
@@ -235,14 +243,16 @@ class Alerter:
         self._must_own(partition, generation)
         self._waiting_since.pop(partition, None)
         batch: list[Record] = []
-        following = self._next.get(partition)
+        where = f"say where {self._topic} begins"
+        await self._patiently(partition, generation, where, partial(self._begin, {partition}))
+        following = self._next[partition]
         for record in records:
             if record.generation != generation:
                 continue
-            if following is not None and record.position < following:
+            if record.position < following:
                 done.append(record)
                 continue
-            if following is not None and record.position > following:
+            if record.position > following:
                 await self._read(partition, generation, batch)
                 done += batch
                 batch = []
@@ -251,6 +261,16 @@ class Alerter:
             following = record.position + 1
         await self._read(partition, generation, batch)
         done += batch
+
+    async def _begin(self, partitions: Iterable[int]) -> None:
+        """Where the table knows nothing of a partition, it is read from its log's start, and not from the first record
+        that is delivered: at a rebalance those before it may have been dropped on their way."""
+        unknown = {p for p in partitions if p in self._ledgers and p not in self._next}
+        if unknown:
+            for partition, start in (await self._link.starts(unknown)).items():
+                if partition not in self._next:
+                    self._next[partition] = start
+                    self._unmarked.add(partition)
 
     async def _fetch(self, partition: int, generation: int, stop: int) -> None:
         """Read what was not delivered, up to `stop`."""
@@ -270,9 +290,10 @@ class Alerter:
         if not records:
             return
         change = self._ledgers[partition].take(entry for r in records if (entry := self._decode(r)) is not None)
-        if partition not in self._next:
+        if partition in self._unmarked:
             change.cursor = Cursor(records[0].position)  # from now on the table, not the commit, says where we are
         await self._apply(partition, generation, change)
+        self._unmarked.discard(partition)
         self._next[partition] = records[-1].position + 1
         self._read_up_to[partition] = records[-1].seen
 

@@ -133,6 +133,12 @@ class FaustLink:
             else:
                 self._table.data[key] = value
 
+    async def starts(self, partitions: Iterable[int]) -> dict[int, int]:
+        with _unavailable():
+            async with asyncio.timeout(self._timeout_s):
+                found = await self._app.consumer.earliest_offsets(*(TP(self._anomalies, p) for p in partitions))
+        return {tp.partition: start for tp, start in found.items()}
+
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         with _unavailable():
             async with asyncio.timeout(self._timeout_s):

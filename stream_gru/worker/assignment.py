@@ -84,6 +84,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
         self._parts.consumer.pause(*assigned)
         assigned = sorted(assigned)
         log.info("assigned: %s", _named(assigned))
+        self._elsewhere.clear()  # now we have heard
         with self._fatal():
             self._looking = self._looking or self._spawn(self._look())
             if assigned:
@@ -234,7 +235,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
                     await asyncio.sleep(kafka.session_timeout_s)  # a lost member hears of it by then
         except NOT_A_MEMBER as error:
             log.info("%s: no longer this worker's: %s", _named(doubted), error)
-            self._elsewhere |= set(doubted)
+            self._elsewhere |= set(doubted) & consumer.assignment()
         self._fenced -= set(doubted)
         assigned = consumer.assignment()
         return [tp for tp in tps if tp in assigned and tp not in self._elsewhere]

@@ -48,6 +48,9 @@ class Fake:
             else:
                 self.rows[key] = value
 
+    async def starts(self, partitions: Iterable[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, self.first)
+
     async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
         return dict.fromkeys(partitions, self.end)
 
@@ -186,7 +189,30 @@ async def test_what_kafka_no_longer_has_is_given_up_aloud(link: Fake, caplog: py
     assert len(link.alerts) == 4
 
 
+async def test_what_is_dropped_before_the_first_delivery_is_fetched(link: Fake) -> None:
+    """Two members that start together: a rebalance takes what was on its way to the first of them."""
+    link.first = 2
+    alerter = await started(link)
+    await alerter.take([record(5)])
+    assert link.fetched == [(0, 2, 5)]
+    assert [id_ for id_, _ in link.statuses()] == [f"readings-0-{n}" for n in (2, 3, 4, 5)]
+    again = await started(link)
+    await again.take([record(5), record(6)])
+    assert link.fetched == [(0, 2, 5)], "from then on the table says where it is"
+
+
+async def test_what_is_never_delivered_is_fetched_from_the_start(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FETCH_AFTER_S", 0.0)
+    link.end, link.mine = 3, {1}
+    alerter = await started(link)
+    await alerter.sweep(0)
+    await alerter.sweep(0)
+    assert link.fetched == [(1, 0, 3)]
+    assert len(link.statuses()) == 3
+
+
 async def test_what_is_lost_at_the_end_is_fetched_too(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    link.mine = {0}
     alerter = await started(link)
     await alerter.take([record(0)])
     link.end = 3
