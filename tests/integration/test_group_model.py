@@ -50,7 +50,7 @@ async def models(settings: Settings, since: int) -> set[str]:
     return {output["model"].split("@")[0] for output in outputs[since:]}
 
 
-async def test_reload_kill_restart_scale_up(settings: Settings, other: Path, tmp_path: Path) -> None:
+async def test_row_19_reload_kill_restart_scale_up(settings: Settings, other: Path, tmp_path: Path) -> None:
     load, kept, elsewhere = Load(settings, 40), tmp_path / "kept", tmp_path / "elsewhere"
     shutil.copytree(other, kept)
     shutil.copytree(bundles.DEFAULT, elsewhere)

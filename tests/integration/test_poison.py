@@ -31,7 +31,7 @@ async def poison(settings: Settings, partition: int) -> str:
 
 
 @pytest.mark.parametrize("before", [50, 6000], ids=["a small batch", "a large one"])
-async def test_a_record_that_crashes_its_worker(settings: Settings, tmp_path: Path, before: int) -> None:
+async def test_row_22_a_record_that_crashes_its_worker(settings: Settings, tmp_path: Path, before: int) -> None:
     load = Load(settings, 200)
     command = [sys.executable, "-m", "tests.poisoned", "worker"]
     env = environment(settings.model_copy(update={"role": "scorer"}))
@@ -70,7 +70,7 @@ async def test_a_record_that_crashes_its_worker(settings: Settings, tmp_path: Pa
     assert "POISON" not in log
 
 
-async def test_a_worker_that_was_killed_once_blames_nothing(settings: Settings, tmp_path: Path) -> None:
+async def test_row_22_a_worker_that_was_killed_once_blames_nothing(settings: Settings, tmp_path: Path) -> None:
     load, log = Load(settings, 50), tmp_path / "worker.log"
     command, env = [sys.executable, "-m", "stream_gru", "worker"], environment(settings)
     worker = Child(command, log, env)

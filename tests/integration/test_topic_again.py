@@ -29,7 +29,7 @@ def unready(settings: Settings) -> str:
         return json.dumps(json.loads(error.read())["parts"])
 
 
-async def test_a_topic_deleted_and_made_again_under_a_running_worker(
+async def test_row_19_a_topic_deleted_and_made_again_under_a_running_worker(
     kafka: KafkaServer, settings: Settings, tmp_path: Path
 ) -> None:
     if not isinstance(kafka, ApacheKafka):
