@@ -56,6 +56,9 @@ PASSING = re.compile(
 _DENIED = re.compile(r"can't (run this command or subcommand|access at least one of the keys)")
 _CLOSED = re.compile(r"reset by peer|closed by server")
 
+# What Redis says, and hangs up, when a call of any size comes from one who has not logged in: it does not look inside.
+_STRANGER = re.compile(r"unauthenticated (multibulk|bulk) length")
+
 Item = TypeVar("Item")
 
 
@@ -355,7 +358,7 @@ class RedisStore:
 
     def _refusal(self, error: Exception) -> str | None:
         """Why it is not we that may call, or not it that we may trust; None: that is not the matter."""
-        if isinstance(error, AuthenticationError | AuthorizationError):
+        if isinstance(error, AuthenticationError | AuthorizationError) or _STRANGER.search(str(error)):
             if self._login_from is None:
                 return "wants a password: set state.password_file, and state.username if there is one"
             return f"refused the user or the password of {self._login_from}: {error}"

@@ -282,3 +282,25 @@ def test_a_packed_command_is_the_one_that_the_client_would_send() -> None:
     packed = WRITE.pack([b"k1", b"k2"], [b"owner", b"1", b""], [[part for r in rest for part in (_header[len(r)], r)]])
     wanted = Connection().pack_command("EVALSHA", WRITE.sha, 2, "k1", "k2", "owner", 1, "", *rest)
     assert packed == b"".join(wanted)
+
+
+async def test_a_password_set_where_there_was_none_is_waited_for(redis_server: RedisServer) -> None:
+    """Before Redis asks who it is, it refuses a stranger's call for its length."""
+    partition = PartitionId(uuid4().hex, "readings", 0)
+    series = [b"s%d" % at for at in range(100)]
+
+    async def attempt() -> Outcome:
+        while True:
+            try:
+                return await store.write(partition, [Write(mine, 1, series, series, 5)])
+            except StoreUnavailableError as error:
+                if "closed by server" not in str(error):  # as are the connections of before
+                    raise
+
+    async with opened(redis_server.url) as store:
+        mine = await owned(store, partition)
+        with configured(redis_server, requirepass="set-just-now") as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            with pytest.raises(StoreUnavailableError, match=r"wants a password: set state\.password_file"):
+                await attempt()
+        assert await attempt() is OK
