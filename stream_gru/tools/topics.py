@@ -88,6 +88,8 @@ def problems(topics: Topics, found: Mapping[str, Found], count: int | None = Non
         if topic.name in by_input and there.partitions != topic.partitions:
             why = "not" if topic.name in topics.readings else "but readings have"
             lines.append(f"{topic.name}: {_count(there.partitions, 'partition')}, {why} {topic.partitions}")
+        elif topic.name == topics.dead_letters and there.partitions < topic.partitions:  # more do no harm
+            lines.append(f"{topic.name}: {_count(there.partitions, 'partition')}, but readings have {topic.partitions}")
         if there.leaderless:
             which = ", ".join(map(str, there.leaderless))
             lines.append(f"{topic.name}: no leader for partition {which}; is a broker down?")

@@ -26,7 +26,9 @@ def test_outputs_must_have_the_partitions_of_their_inputs() -> None:
     assert problems(TOPICS, found) == [
         "b: 4 partitions, not 3",
         "anomalies: 1 partition, but readings have 3",
+        "dead-letters: 1 partition, but readings have 3",
     ]
+    assert problems(TOPICS, {**FOUND, "dead-letters": Found(4)}) == []
     assert problems(TOPICS, FOUND, 6)[0] == "a: 3 partitions, not 6"
 
 
