@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what it followed from, each once: an error that a library keeps and raises again can follow from
+    itself, and whoever walks along its causes would never arrive."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__
+
 
 class StreamGruError(Exception):
     """Something the user can act on: the message says what, where and what to do."""

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
-from stream_gru.errors import CredentialsError
+from stream_gru.errors import CredentialsError, chain
 
 
 class Certificates(Protocol):
@@ -77,13 +77,11 @@ _UNKNOWN_CA = {2, 7, 18, 19, 20, 21, 27}  # 7: a CA of the same name with anothe
 
 def explain(error: BaseException, section: str, files: Certificates) -> str | None:
     """What is wrong with TLS, if the chain of `error` says that anything is; it may follow the server's name."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in chain(error):
         if isinstance(seen, ssl.SSLCertVerificationError):
             return f"its certificate {_untrusted(seen, section, files)}"
         if isinstance(seen, ssl.SSLError):
             return _refused(seen, section, files)
-        seen = seen.__cause__ or seen.__context__
     return None
 
 

@@ -11,7 +11,7 @@ import hashlib
 import importlib.resources
 import re
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ from redis.exceptions import (
 )
 
 from stream_gru import tls
-from stream_gru.errors import CredentialsError, FencedError, StoreError, StoreUnavailableError
+from stream_gru.errors import CredentialsError, FencedError, StoreError, StoreUnavailableError, chain
 from stream_gru.settings import State
 from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
 from stream_gru.stores._aside import Aside
@@ -381,7 +381,7 @@ class RedisStore:
     def _explain(self, error: Exception) -> StoreError:
         """Redis' error as ours: repeatable if it passes by itself."""
         what = f"Redis at {self.name}"
-        for cause in _chain(error):
+        for cause in chain(error):
             if isinstance(cause, CredentialsError):  # a file that is away or in the making
                 return StoreUnavailableError(f"no connection to {what}: {cause}")
         if refusal := self._refusal(error):
@@ -457,13 +457,6 @@ def _denied_command(said: str) -> str:
             called = re.findall(r"redis\.call\('(\w+)'", "\n".join(lines))
             return f" ({called[-1].lower()})" if called else ""
     return ""
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
 
 
 def _model_key(group: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import threading
@@ -49,6 +50,7 @@ class Watchdog:
             stalled = self._ticks > self._unready_after
             self._health.stalled = f"no turn of the source task for {self._ticks * _TICK:.0f} s" if stalled else None
             if self._ticks > self._exit_after:
+                faulthandler.dump_traceback(all_threads=True)  # to stderr: where it is stuck is all there is to know
                 log.critical("%s: ending the process", self._health.stalled)
                 logging.shutdown()
                 self._end(EXIT_STALLED)
