@@ -33,7 +33,8 @@ from redis.exceptions import (
 )
 
 from stream_gru import tls
-from stream_gru.errors import CredentialsError, FencedError, StoreError, StoreUnavailableError, chain
+from stream_gru.errors import CredentialsError, FencedError, StoreError, StoreUnavailableError
+from stream_gru.errors import chain as causes
 from stream_gru.settings import State
 from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
 from stream_gru.stores._aside import Aside
@@ -381,7 +382,7 @@ class RedisStore:
     def _explain(self, error: Exception) -> StoreError:
         """Redis' error as ours: repeatable if it passes by itself."""
         what = f"Redis at {self.name}"
-        for cause in chain(error):
+        for cause in causes(error):
             if isinstance(cause, CredentialsError):  # a file that is away or in the making
                 return StoreUnavailableError(f"no connection to {what}: {cause}")
         if refusal := self._refusal(error):

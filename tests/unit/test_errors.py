@@ -24,7 +24,7 @@ def circle() -> OutOfOrderSequenceNumber:
 
 def test_a_chain_ends(circle: OutOfOrderSequenceNumber) -> None:
     assert [str(error).rpartition(" ")[2] for error in chain(circle)] == ["kept", "it"]
-    assert list(chain(ssl.SSLError("alone")))[0].args == ("alone",)
+    assert next(chain(ssl.SSLError("alone"))).args == ("alone",)
 
 
 def test_what_explains_errors_does_not_walk_in_circles(circle: OutOfOrderSequenceNumber) -> None:
