@@ -102,6 +102,7 @@ class Client:
 
     def __init__(self) -> None:
         self._conns = {0: Connection()}
+        self._loop = SimpleNamespace(call_soon_threadsafe=lambda call: call())
         self.error: Exception | None = None
 
     async def send(self, node: int, request: Any, **_: Any) -> Any:
