@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import weakref
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SILENT_S = 8.0  # without an answer, and it counts as away; with the second of a turn, well under 15 s to a 503
+_AGE = re.compile(r" for \d+ s\b")
 _TURN_S = 1.0
 _ASK_AGAIN_S = 3.0
 _CUT_AGAIN_S = 10.0
@@ -193,7 +195,8 @@ class Watch:
     def _unwell(self, cause: BrokerError) -> None:
         if self._since is None:
             self._since = time.monotonic()
-        if str(cause) != self._told:
-            self._told = str(cause)
+        told = _AGE.sub("", str(cause))  # what grows older is no news
+        if told != self._told:
+            self._told = told
             log.error("waiting for Kafka: %s", cause)
         self._health.report(self._part, str(cause))

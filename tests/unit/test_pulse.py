@@ -213,6 +213,13 @@ async def test_outputs_without_acknowledgement_have_their_cause_looked_for(scene
     assert await scene.turn() is None
 
 
+async def test_what_only_grows_older_is_logged_once(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    for age in range(9, 14):
+        scene.more = f"Kafka has not acknowledged outputs for {age} s"
+        assert await scene.turn() == scene.more
+    assert caplog.text.count("waiting for Kafka") == 1
+
+
 async def test_it_runs_until_it_is_cancelled(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TURN_S", 0.0)
     turned = asyncio.Event()
