@@ -384,7 +384,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
     async def _look(self) -> None:
         """Whether the topics are those that were taken, also while no partition of them can be read (rule R17).
 
-        A topic that is gone is waited for. Raises `IdentityError` for one that was made again.
+        A topic that is gone is waited for. Raises `IdentityError` for one that was made again or got more partitions:
+        the client looks at those every five minutes only, and nobody reads the new ones meanwhile.
         """
         while True:
             await asyncio.sleep(_LOOK_S)
@@ -396,11 +397,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
             self._parts.health.report("topics", f"there is no topic {', '.join(gone)} any more" if gone else None)
             for name, topic in there.items():
                 was = self._topics.setdefault(name, topic)
-                if was.id != topic.id:
+                if (was.id, was.partitions) != (topic.id, topic.partitions):
                     settings = self._parts.settings
                     at = PartitionId(settings.kafka.group_id, name, 0)
                     identity = self._parts.identity(Identity(was.id, was.partitions, settings.state.buckets, "", ""))
-                    compare(at, identity, replace(identity, topic_id=topic.id))
+                    compare(at, identity, replace(identity, topic_id=topic.id, partitions=topic.partitions))
 
     @contextmanager
     def _fatal(self) -> Iterator[None]:

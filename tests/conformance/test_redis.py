@@ -300,7 +300,7 @@ async def test_a_password_set_where_there_was_none_is_waited_for(redis_server: R
     async with opened(redis_server.url) as store:
         mine = await owned(store, partition)
         with configured(redis_server, requirepass="set-just-now") as client:
-            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            client.client_kill_filter(_type="normal", skipme=True)
             with pytest.raises(StoreUnavailableError, match=r"wants a password: set state\.password_file"):
                 await attempt()
         assert await attempt() is OK

@@ -1,4 +1,4 @@
-"""Row 19 under a running worker: its topic is deleted, and made again."""
+"""Row 19 under a running worker: its topic gets more partitions, or is deleted and made again."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ async def test_row_19_a_topic_deleted_and_made_again_under_a_running_worker(
         assert "The topic was deleted and made again" in log
         assert "stream-gru state reset" in log
         assert "Traceback" not in log
+
+
+async def test_row_19_partitions_added_under_a_running_worker(settings: Settings, tmp_path: Path) -> None:
+    """At once, not when the client looks for them after minutes in which nobody reads them."""
+    with crew(settings, tmp_path, "a") as workers:
+        worker = workers.workers["a"]
+        await Load(settings, 50).send(1000)
+        await drained(settings, worker)
+        with closing(KafkaAdminClient(**kafka_python_options(settings.kafka))) as admin:
+            await asyncio.to_thread(admin.create_partitions, {settings.topics.readings[0]: 8})
+        assert await asyncio.to_thread(worker.wait, 40) == 2
+        last = workers.log("a").rstrip().splitlines()[-1]
+        assert "partitions 4, but here it is partitions 8" in last
+        assert "stream-gru state reset" in last
