@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,7 +103,8 @@ class Client:
 
     def __init__(self) -> None:
         self._conns = {0: Connection()}
-        self._loop = SimpleNamespace(call_soon_threadsafe=lambda call: call())
+        self.turns: list[Callable[[], None]] = []  # what its own event loop, on another thread perhaps, is to do
+        self._loop = SimpleNamespace(call_soon_threadsafe=self.turns.append)
         self.error: Exception | None = None
 
     async def send(self, node: int, request: Any, **_: Any) -> Any:
@@ -163,6 +165,9 @@ class Scene:
 
     @property
     def cut(self) -> bool:
+        assert not self.client._conns[0].closed, "only the loop of the client may touch its connections"
+        for turn in self.client.turns:
+            turn()
         return self.client._conns[0].closed
 
 
