@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from stream_gru.logs import Seldom
+from stream_gru.logs import LIBRARIES, Seldom, to_stderr
 
 
 @pytest.fixture
@@ -60,3 +60,29 @@ def test_it_does_not_remember_for_ever(seldom: Seldom) -> None:
         assert seldom.filter(record("stream_gru.x", 1, "gap %d", n))
     assert len(seldom._passed) <= 1000
     assert len(seldom._left_out) == 0
+
+
+def test_what_is_repeated_stays_remembered_though_much_else_is_said(seldom: Seldom, now: list[float]) -> None:
+    for n in range(999):
+        assert seldom.filter(record("stream_gru.x", 1, "gap %d" if n else "waiting", *([n] if n else [])))
+    now[0] = 11.0
+    assert seldom.filter(record("stream_gru.x", 1, "waiting"))
+    for n in range(5):
+        assert seldom.filter(record("stream_gru.x", 2, "gap %d", n))
+    assert not seldom.filter(record("stream_gru.x", 1, "waiting"))
+
+
+@pytest.mark.parametrize(("level", "libraries"), [("debug", logging.INFO), ("info", logging.WARNING)])
+def test_stderr_gets_no_floods_and_no_records(
+    level: str, libraries: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    for name in LIBRARIES:
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.getLogger(name).level)
+    to_stderr(level)
+    assert {logging.getLogger(name).level for name in LIBRARIES} == {libraries}
+    for _ in range(50):
+        root.handlers[0].handle(record("aiokafka.client", 7, "no node"))
+    assert capsys.readouterr().err.count("no node") == 1

@@ -108,8 +108,11 @@ def test_turns_come_later_and_later_and_at_once_after_a_success() -> None:
     assert waits[0] < 0.13
     assert all(1.5 <= wait <= 2.5 for wait in waits[6:])
     assert turns.wait_s("another") == 0
-    turns.end("n", True)
+    turns.end("n", False)
+    turns.end("n", True)  # of an attempt that had begun before
     assert turns.wait_s("n") == 0
+    turns.end("n", False)
+    assert turns.wait_s("n") < 0.13, "the first failure since it worked"
 
 
 async def test_a_connection_that_is_never_made_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 import pytest
@@ -48,13 +49,17 @@ async def test_results_and_errors_pass() -> None:
 
 
 async def test_what_closes_badly_is_put_away_all_the_same() -> None:
-    closed = []
+    closed, ended, unheard = [], asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
 
     async def fail() -> None:
         raise OSError("the broker is away")
 
     async def hang() -> None:
-        await asyncio.sleep(60)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
 
     async def close() -> None:
         closed.append(True)
@@ -63,4 +68,8 @@ async def test_what_closes_badly_is_put_away_all_the_same() -> None:
     await put_away(fail(), leak(), hang(), close(), within_s=0.2)
     assert closed == [True]
     assert time.monotonic() - began < 5
+    async with asyncio.timeout(5):
+        await ended.wait()  # what is late is not left running
+    gc.collect()
+    assert unheard == [], "asyncio would log an exception that nobody asked for"
     await put_away()
