@@ -128,6 +128,7 @@ class Consumer:
         fresh = set(tps)
         self._assigned |= fresh
         await self._listener.on_partitions_assigned(fresh)
+        assert fresh <= self._paused, "they would be read from the group's commit, before the seek"
 
     async def take(self, *tps: TopicPartition) -> None:
         """The group takes partitions away."""
@@ -322,13 +323,13 @@ def player(monkeypatch: pytest.MonkeyPatch) -> Play:
             metrics=Metrics(port=0),
             worker=Limits(max_batch=512),
         )
-        made = Worker(settings)
-        stage = Stage(world, settings, made, stores.from_settings(settings.state), asyncio.create_task(made.run()))
+        runner = Worker(settings)
+        stage = Stage(world, settings, runner, stores.from_settings(settings.state), asyncio.create_task(runner.run()))
         try:
             yield stage
         finally:
             if not stage.task.done():
-                await made.stop()
+                await runner.stop()
                 await asyncio.wait([stage.task], timeout=20)
             if not stage.task.done():
                 stage.task.cancel()

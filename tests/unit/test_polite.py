@@ -93,6 +93,34 @@ async def test_many_that_want_a_node_which_is_away_try_it_seldom() -> None:
     assert tried <= 7
     assert await client._get_conn(7, group="default") is not None
     assert len(client.attempts) == tried, "a connection that is there is used"
+    client._conns[7, "default"] = SimpleNamespace(connected=lambda: False)
+    assert (await client._get_conn(7, group="default")).connected()
+    assert len(client.attempts) == tried + 1, "one that was lost is not"
+
+
+async def test_of_many_that_wait_for_a_turn_one_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, tried, fail = Client(), asyncio.Event(), asyncio.Event()
+    fail.set()
+
+    async def attempt(node: int, *, group: Any) -> Any:
+        client.attempts.append(time.monotonic())
+        tried.set()
+        await fail.wait()
+
+    monkeypatch.setattr(client, "_get_conn", attempt)
+    monkeypatch.setattr(module, "FIRST_BACKOFF_S", 0.01)
+    assert await polite(client)._get_conn(7, group="default") is None
+    monkeypatch.setattr(module, "FIRST_BACKOFF_S", 60.0)
+    tried.clear()
+    fail.clear()
+    waiting = [asyncio.create_task(client._get_conn(7, group="default")) for _ in range(20)]
+    async with asyncio.timeout(5):
+        await tried.wait()
+    await asyncio.sleep(0.05)
+    assert len(client.attempts) == 2
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def test_turns_come_later_and_later_and_at_once_after_a_success() -> None:

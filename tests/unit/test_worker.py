@@ -9,9 +9,18 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced, UnknownMemberIdError
 
-from stream_gru.errors import BrokerError, BrokerRefusedError, IdentityError, SettingsError, StoreUnavailableError
+from stream_gru.errors import (
+    BrokerError,
+    BrokerRefusedError,
+    CredentialsError,
+    IdentityError,
+    SettingsError,
+    StoreUnavailableError,
+)
 from stream_gru.guard import Guard, handed_over
 from stream_gru.models import bundle
+from stream_gru.pulse import SILENT_S, Pulse
+from stream_gru.settings import Kafka
 from stream_gru.stores.memory import MemoryStore
 from stream_gru.worker import worker as module
 from tests.one_worker import TOPIC, Play, World, player
@@ -55,7 +64,16 @@ async def test_what_was_scored_last_is_stored_before_it_ends(world: World, play:
         assert (await stage.left()).offset == 30
 
 
-@pytest.mark.parametrize("trouble", [KafkaError("gone"), asyncio.CancelledError(), TimeoutError(), BrokerError("away")])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        KafkaError("gone"),
+        asyncio.CancelledError(),
+        TimeoutError(),
+        BrokerError("away"),
+        CredentialsError("no such file"),
+    ],
+)
 async def test_a_session_that_breaks_is_followed_by_another(world: World, play: Play, trouble: BaseException) -> None:
     async with play(world) as stage:
         await stage.scored()
@@ -195,9 +213,13 @@ async def test_a_refusal_ends_it_unless_it_may_pass(world: World, play: Play, tm
 
 
 async def test_two_processes_of_one_name_are_told(world: World, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    pulses: list[Any] = []
-    pulse = module.Pulse
-    monkeypatch.setattr(module, "Pulse", lambda *args: pulses.append(made := pulse(*args)) or made)
+    pulses: list[Pulse] = []
+
+    def pulse(kafka: Kafka) -> Pulse:
+        pulses.append(Pulse(kafka))
+        return pulses[-1]
+
+    monkeypatch.setattr(module, "Pulse", pulse)
     async with play(world, kafka={"group_instance_id": "pump-7"}) as stage:
         await stage.scored()
         pulses[0].replaced.set()
@@ -252,9 +274,9 @@ async def test_outputs_that_are_not_acknowledged_are_no_readiness(
         await stage.until(lambda: world.sessions == 2 and stage.worker.health.ready)
         publisher = world.publisher
         assert publisher is not None
-        publisher.oldest_unacknowledged_s = module.SILENT_S + 1
+        publisher.oldest_unacknowledged_s = SILENT_S + 1
         assert "has not acknowledged outputs for 9 s" in (stage.worker._unsent(publisher) or "")  # type: ignore[arg-type]
-        publisher.oldest_unacknowledged_s = module.SILENT_S - 1
+        publisher.oldest_unacknowledged_s = SILENT_S - 1
         assert stage.worker._unsent(publisher) is None  # type: ignore[arg-type]
 
 
@@ -305,7 +327,9 @@ async def test_offsets_without_records_are_passed_over(world: World, play: Play)
         assert world.committed[FIRST] == 32
 
 
-async def test_word_is_left_of_what_is_scored_and_suspects_are_read_alone(world: World, play: Play) -> None:
+async def test_word_is_left_of_what_is_scored_and_suspects_are_read_alone(
+    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = "suspects"
     async with play(world, name=name) as stage:
         await stage.scored()
@@ -323,9 +347,13 @@ async def test_word_is_left_of_what_is_scored_and_suspects_are_read_alone(world:
     batches: list[int] = []
     async with play(world, name=name) as stage:
         observe = stage.worker.metrics.batch.observe
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage.worker.metrics.batch, "observe", lambda n: (batches.append(n), observe(n)))
-            await stage.scored()
+
+        def noting(size: int) -> None:
+            batches.append(size)
+            observe(size)
+
+        monkeypatch.setattr(stage.worker.metrics.batch, "observe", noting)
+        await stage.scored()
         assert batches == [1] * 10
         await stage.stop()
         assert (await stage.left()).reading == ""
