@@ -209,6 +209,26 @@ async def test_a_join_that_an_outage_swallowed_is_cut(scene: Scene, now: list[fl
     assert scene.cut
 
 
+async def test_readiness_does_not_wait_for_the_cause(
+    scene: Scene, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, found = asyncio.Event(), asyncio.Event()
+
+    async def diagnose(_: Kafka) -> None:
+        looking.set()
+        await found.wait()
+
+    monkeypatch.setattr(module, "diagnose", diagnose)
+    scene.pulse.asked("fetch")
+    now[0] += SILENT_S + 1
+    turning = asyncio.create_task(scene.turn())
+    async with asyncio.timeout(5):
+        await looking.wait()
+        assert "fetches" in (scene.health.parts["kafka"] or "")
+        found.set()
+        await turning
+
+
 async def test_outputs_without_acknowledgement_have_their_cause_looked_for(scene: Scene) -> None:
     scene.more = "Kafka has not acknowledged outputs for 9 s"
     assert await scene.turn() == scene.more

@@ -87,6 +87,14 @@ async def test_a_session_that_breaks_is_followed_by_another(world: World, play: 
         await stage.stop()
 
 
+async def test_a_cancellation_that_leaks_while_it_connects_is_not_its_end(world: World, play: Play) -> None:
+    world.connects.append(asyncio.CancelledError())
+    async with play(world) as stage:
+        await stage.scored()
+        assert set(world.closed) == CLIENTS
+        await stage.stop()
+
+
 async def test_a_session_that_breaks_while_it_scores_blames_no_record(world: World, play: Play) -> None:
     readings: list[str] = []
     assign = MemoryStore.assign
@@ -295,6 +303,28 @@ async def test_what_is_taken_away_is_stored_handed_over_and_dropped(world: World
         world.add(5, 0)
         await consumer.give([FIRST])
         await stage.until(lambda: len(world.ids("forecasts")) == 55)
+
+
+async def test_what_is_taken_away_while_it_is_restored_is_given_up(
+    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers, assign = asyncio.Event(), asyncio.Event(), MemoryStore.assign
+
+    async def slow(self: MemoryStore, *args: Any) -> Any:
+        asked.set()
+        await answers.wait()
+        return await assign(self, *args)
+
+    monkeypatch.setattr(MemoryStore, "assign", slow)
+    async with play(world) as stage:
+        await stage.until(asked.is_set)
+        consumer = world.consumer
+        assert consumer is not None
+        await consumer.take(FIRST)
+        assert stage.parts["assignment"] == f"{TOPIC}-1: being restored"
+        answers.set()
+        await stage.until(lambda: stage.worker.health.ready)
+        assert [live.tp for live in stage.lives] == [SECOND]
 
 
 async def test_a_partition_that_another_took_is_dropped_and_the_group_is_asked(world: World, play: Play) -> None:
