@@ -156,9 +156,10 @@ async def test_a_connection_that_is_never_made_is_given_up(monkeypatch: pytest.M
 
 
 async def test_credentials_are_those_of_now() -> None:
-    client = polite(Client(), lambda: {"sasl_plain_username": "new", "bootstrap_servers": "elsewhere:9092"})
+    fresh = {"ssl_context": "c", "sasl_mechanism": "m", "sasl_plain_username": "new", "sasl_plain_password": "p"}
+    client: Any = polite(Client(), lambda: {**fresh, "bootstrap_servers": "elsewhere:9092"})
     await client._get_conn(7, group="default")
-    assert client._sasl_plain_username == "new"
+    assert {name: getattr(client, f"_{name}") for name in fresh} == fresh
     assert not hasattr(client, "_bootstrap_servers")
 
 

@@ -209,6 +209,21 @@ async def test_a_join_that_an_outage_swallowed_is_cut(scene: Scene, now: list[fl
     assert scene.cut
 
 
+async def test_what_waits_though_kafka_answers_others_is_cut_now_and_then(
+    scene: Scene, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.pulse.asked("fetch")
+    now[0] += SILENT_S + 1
+    assert "fetches" in (await scene.turn() or "")
+    assert scene.cut
+    scene.client._conns[0], scene.client.turns[:] = Connection(), []
+    await scene.turn()
+    assert not scene.cut, "a new connection has some time"
+    monkeypatch.setattr(module, "_CUT_AGAIN_S", 0.0)
+    await scene.turn()
+    assert scene.cut
+
+
 async def test_readiness_does_not_wait_for_the_cause(
     scene: Scene, now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

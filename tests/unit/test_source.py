@@ -1,10 +1,18 @@
-"""How many readings the source asks for."""
+"""How many readings the source asks for, and which of those that come it may take."""
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
+from typing import Any
 
-from stream_gru.worker.source import fitting
+import pytest
+from aiokafka import TopicPartition
+
+from stream_gru.guard import Guard, Span
+from stream_gru.worker.guarding import Guarding
+from stream_gru.worker.source import Source, fitting
+
+TP = TopicPartition("readings", 0)
 
 
 @pytest.mark.parametrize(
@@ -13,3 +21,33 @@ from stream_gru.worker.source import fitting
 )
 def test_the_batch_fits_the_time(most: int, took: float, expected: int) -> None:
     assert fitting(most, took, 8192) == expected
+
+
+def live(calm: int = 0, guard: Guard | None = None) -> Any:
+    """A partition at offset 7."""
+    return SimpleNamespace(state=SimpleNamespace(position=7), calm=calm, guard=guard or Guard())
+
+
+SAME = live()
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "taken"),
+    [
+        (SAME, SAME, True),
+        (live(), SAME, False),  # of which of the two assignments are they?
+        (None, SAME, True),
+        (None, live(calm=10), False),
+        (None, live(guard=Guard((Span(7, 9, 1),))), False),
+    ],
+)
+def test_what_a_rebalance_came_in_between_is_asked_for_again(was: Any, now: Any, taken: bool) -> None:
+    sought: list[tuple[TopicPartition, int]] = []
+    source = Source.__new__(Source)
+    parts: Any = SimpleNamespace(
+        live={TP: now}, consumer=SimpleNamespace(seek=lambda tp, offset: sought.append((tp, offset)))
+    )
+    source._parts, source._guarding = parts, Guarding(parts)
+    polled = source._ours({TP: ["a record"]}, {TP: was} if was else {})
+    assert (TP in polled) is taken
+    assert sought == ([] if taken else [(TP, 7)])

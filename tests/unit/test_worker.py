@@ -83,6 +83,7 @@ async def test_a_session_that_breaks_is_followed_by_another(world: World, play: 
         assert set(world.closed) == CLIENTS
         await stage.scored()
         assert len(set(world.ids("forecasts"))) == 60
+        assert len(stage.worker._parts.engine.arena) == 4, "no rows of the session before"  # type: ignore[union-attr]
         await stage.until(lambda: stage.worker.health.ready)
         await stage.stop()
 
