@@ -7,8 +7,10 @@ from pathlib import Path
 import aiokafka.errors
 import kafka.errors as python_errors
 import pytest
+from aiokafka.consumer import fetcher
 from pydantic import SecretStr, ValidationError
 
+from stream_gru import unpacking
 from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
 from stream_gru.kafka import (
     aiokafka_options,
@@ -198,3 +200,9 @@ def test_operations_are_read_off_the_brokers_bits() -> None:
     assert lacking(read_and_describe, ("READ", "DESCRIBE")) == []
     assert lacking(read_and_describe, ("READ", "WRITE", "ALTER")) == ["WRITE", "ALTER"]
     assert lacking(-(2**31), ("WRITE",)) == [], "a broker that does not tell"
+
+
+def test_whoever_consumes_does_so_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetcher, "PartitionRecords", None)
+    aiokafka_options(Kafka())
+    assert fetcher.PartitionRecords is unpacking._PartitionRecords

@@ -64,6 +64,35 @@ async def test_what_was_scored_last_is_stored_before_it_ends(world: World, play:
         assert (await stage.left()).offset == 30
 
 
+async def test_the_batch_in_hand_is_stored_before_it_ends(
+    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_hand, probed, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    probes = MemoryStore.probes
+
+    async def mark_soon(*_: Any) -> None:
+        in_hand.set()
+        await go_on.wait()
+
+    async def noting(self: MemoryStore, *args: Any) -> Any:
+        probed.set()
+        return await probes(self, *args)
+
+    monkeypatch.setattr(MemoryStore, "mark_soon", mark_soon)
+    async with play(world, state={"checkpoint_interval_s": 3600}) as stage:
+        await stage.until(in_hand.is_set)
+        monkeypatch.setattr(MemoryStore, "probes", noting)
+        await stage.worker.stop()
+        await stage.until(probed.is_set)  # the last checkpoint of those at intervals; there was nothing to write
+        go_on.set()
+        await stage.ended()
+        scored = {
+            tp: end for tp, end in world.everything.items() if f"{tp.topic}-{tp.partition}-0" in world.ids("forecasts")
+        }
+        assert scored
+        assert scored.items() <= world.committed.items()
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
