@@ -189,6 +189,7 @@ async def test_an_outage_from_its_first_sign_to_its_end(
     scene.cause = None
     assert "fetches" in (await scene.turn() or ""), "ready when it is answered, not when it might be"
     assert scene.cut, "what waits on a connection of before the outage would wait for its whole timeout"
+    assert not scene.watch.away
     scene.pulse.answered("fetch")
     assert await scene.turn() is None
     assert caplog.text.count("waiting for Kafka: 127.0.0.1:9092 refuses") == 1

@@ -283,13 +283,13 @@ async def test_a_topic_that_is_gone_is_waited_for_and_one_made_again_ends_it(wor
 async def test_what_a_callback_of_the_consumer_raises_ends_it(
     world: World, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with play(world) as stage:
-        await stage.scored()
+    async with play(world, state={"checkpoint_interval_s": 3600}) as stage:  # no other task meets it
+        await stage.until(lambda: len(world.ids("forecasts")) == 50)
 
         async def fail(*_: Any) -> None:
             raise ValueError("a bug")
 
-        monkeypatch.setattr("stream_gru.worker.checkpoint.Checkpointer._probe", fail)
+        monkeypatch.setattr("stream_gru.worker.checkpoint.Checkpointer.checkpoint", fail)
         consumer = world.consumer
         assert consumer is not None
         await consumer.take(FIRST)
