@@ -64,6 +64,9 @@ def test_waiting_is_unready_but_healthy(server: Server, health: Health) -> None:
     health.report("store", "does not answer")
     assert get(server, "/ready")[0] == 503
     assert get(server, "/health")[0] == 200
+    page = get(server, "/metrics")[1]
+    assert 'stream_gru_server_up{server="store"} 0.0' in page
+    assert 'stream_gru_server_up{server="kafka"} 1.0' in page
 
 
 def test_metrics_page(server: Server) -> None:
