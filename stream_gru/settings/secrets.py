@@ -35,7 +35,8 @@ def read(setting: str, value: SecretStr | None, file: Path | None) -> str | None
     """
     if file is None:
         return None if value is None else value.get_secret_value()
-    where = f"{setting}_file: {file}"
+    # What names no folder may be the secret itself, put into the wrong setting.
+    where = f"{setting}_file: {file if file.exists() or len(file.parts) > 1 else 'the file that it names'}"
     try:
         with file.open("rb") as content:
             secret = content.read(LARGEST_FILE + 1)

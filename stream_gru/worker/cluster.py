@@ -169,8 +169,8 @@ class Cluster:
         found = await self.topics([*topics.readings, *outputs])
         most = max(found[name].partitions for name in topics.readings)
         return [
-            f"topic {name} has {found[name].partitions} partitions and the readings have {most}; add some, or "
-            f"remove it: {CREATE}"
+            f"topic {name} has {found[name].partitions} partitions and the readings have {most}; add some "
+            "(kafka-topics.sh --alter --partitions), or delete it and let `stream-gru topics create` make it"
             for name in outputs
             if found[name].partitions < most
         ]

@@ -188,8 +188,11 @@ MISTAKES = {
     # files of secrets and certificates
     "no file of a password": sets(
         *SASL,
-        "kafka.sasl_password_file=nowhere",
-        says=("kafka.sasl_password_file: nowhere can't be read: No such file",),
+        "kafka.sasl_password_file=folder/nowhere",
+        says=("kafka.sasl_password_file: folder/nowhere can't be read: No such file",),
+    ),
+    "a password for its file": sets(
+        "state.password_file=hunter2", says=("state.password_file: the file that it names can't be read: No such file",)
     ),
     "an empty file of a password": sets("state.password_file=empty", says=("state.password_file: empty is empty",)),
     "a folder for a password": sets("state.password_file=folder", says=("password_file: folder can't be read",)),
