@@ -16,20 +16,42 @@ import redis
 from stream_gru.errors import StreamGruError
 from stream_gru.settings import Kafka, Metrics, Settings, State, Topics
 from stream_gru.tools import topics
-from stream_gru.tools.embedded import HOST, ApacheKafka, RedisServer, free_port
+from stream_gru.tools.embedded import HOST, ApacheKafka, RedisServer, Server, free_port
 from tests.chaos.proxy import Proxy
 
 NEEDS_KAFKA_HOME = "needs Apache Kafka: set KAFKA_HOME. The embedded broker can't be put behind a proxy or killed"
 
 
-class Broker:
+class Faulty:
+    """A server and what may happen to it."""
+
+    server: Server
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.server.kill()
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.server.stop()
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.server.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.server.send_signal(signal.SIGCONT)
+
+
+class Broker(Faulty):
     """Apache Kafka with two doors: `direct`, for those who watch, and one behind a proxy, for the workers."""
 
     def __init__(self, folder: Path) -> None:
         home = os.environ.get("KAFKA_HOME")
         if not home:
             raise StreamGruError(NEEDS_KAFKA_HOME)
-        self.server = ApacheKafka(folder, Path(home))
+        self.server: ApacheKafka = ApacheKafka(folder, Path(home))
         behind = free_port()
         self.proxy = Proxy(behind)
         self._behind = behind
@@ -55,22 +77,6 @@ class Broker:
         }
         server.start()
 
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.server.kill()
-
-    def stop(self) -> None:
-        """SIGTERM."""
-        self.server.stop()
-
-    def freeze(self) -> None:
-        """SIGSTOP."""
-        self.server.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self.server.send_signal(signal.SIGCONT)
-
 
 class _Redis(RedisServer):
     """One that meets a limit on the size of its files as an error, not as a signal."""
@@ -79,11 +85,11 @@ class _Redis(RedisServer):
         return ["/bin/sh", "-c", 'trap "" XFSZ; exec "$@"', "sh", *super()._command()]
 
 
-class Store:
+class Store(Faulty):
     """Redis behind a proxy, with an append-only file that can be put back to what it was."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = _Redis(folder / "redis")
+        self.server: _Redis = _Redis(folder / "redis")
         self.proxy = Proxy(self.server.port)
         self._copies = folder / "copies"
         self._copies.mkdir(parents=True)
@@ -96,22 +102,6 @@ class Store:
     def start(self) -> None:
         """Start, or start again: the same port, the same data."""
         self.server.start()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.server.kill()
-
-    def stop(self) -> None:
-        """SIGTERM."""
-        self.server.stop()
-
-    def freeze(self) -> None:
-        """SIGSTOP."""
-        self.server.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self.server.send_signal(signal.SIGCONT)
 
     def configure(self, **values: str) -> None:
         """CONFIG SET, past the proxy."""
