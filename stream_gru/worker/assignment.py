@@ -8,21 +8,20 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalGenerationError, KafkaError, RebalanceInProgressError, UnknownMemberIdError
 
-from stream_gru import guard
 from stream_gru.errors import BrokerError, FencedError, StoreError, StoreUnavailableError
 from stream_gru.opening import compare
-from stream_gru.partition import Opening, Partition, Policy, Start
-from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Store
+from stream_gru.stores import Identity, Outcome, PartitionId, Store
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.cluster import Topic
 from stream_gru.worker.live import Live, Parts, Spawn
 from stream_gru.worker.patience import RETRY_S, Patience
+from stream_gru.worker.restoring import Claimed, Restoring
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +35,6 @@ _TOGETHER = 32  # partitions that go live together, while the next ones are rest
 _NAMED = 5  # partitions that a line of the log names
 _HAND_OVER_S = 1.0
 _LOOK_S = 5.0  # between two looks at whether the topics are still the same
-
-
-@dataclass(slots=True)
-class Claimed:
-    """A partition behind its fence: what the store and Kafka say of it is valid from here on (rule R10)."""
-
-    tp: TopicPartition
-    state: Partition
-    owner: str
-    assigned: Assigned
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
@@ -68,6 +57,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
         self._patience = patience
         self._spawn = spawn
         self._catch_up = catch_up
+        self._restoring = Restoring(parts, self.adopt)
         self._taking: dict[TopicPartition, asyncio.Task[None]] = {}
         self._leaving: list[Live] = []
         self._topics: dict[str, Topic] = {}  # as they were when a partition of them was taken
@@ -257,7 +247,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
         mine = [tp for tp in tps if tp.topic in topics]
 
         async def claim(tp: TopicPartition) -> Claimed:
-            return await self._claim(tp, topics[tp.topic])
+            return await self._restoring.claim(tp, topics[tp.topic])
 
         claimed = await _bounded(mine, claim)
         if not mine:
@@ -276,7 +266,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
             one.state.replaced = chosen.replaced.keys() if chosen else frozenset()
             try:
                 opening = one.state.open(one.owner, one.assigned, commits.get(one.tp), starts[one.tp], ends[one.tp])
-                restored.append(await self._restore(one, opening, ends[one.tp]))
+                restored.append(await self._restoring.restore(one, opening, ends[one.tp]))
             except PASSING as error:
                 failed[one.tp] = error
                 if isinstance(error, FencedError):
@@ -292,52 +282,6 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
                 if parts.live.get(live.tp) is not live:
                     parts.release(live)
         return failed
-
-    async def _claim(self, tp: TopicPartition, topic: Topic) -> Claimed:
-        """The fence."""
-        parts, settings = self._parts, self._parts.settings
-        state = Partition(
-            PartitionId(settings.kafka.group_id, tp.topic, tp.partition),
-            Policy(settings.kafka.start, settings.state.on_state_lost, settings.state.on_gap),
-        )
-        identity = parts.identity(Identity(topic.id, topic.partitions, settings.state.buckets, "", ""))
-        owner = state.claim(identity)
-        return Claimed(tp, state, owner, await parts.store.assign(state.id, owner, identity))
-
-    async def _restore(self, one: Claimed, opening: Opening, log_end: int) -> Live:
-        """The partition with its rows, or with as many as leave room to work."""
-        parts, state = self._parts, one.state
-        if opening.checks:
-            crcs = {check.offset: await parts.cluster.record_crc(one.tp, check.offset) for check in opening.checks}
-            state.verify(one.owner, crcs)
-        self._tell(state, opening)
-        handle = parts.free_handle()
-        parts.engine.arena.open(handle)
-        live = Live(one.tp, state.id, state, one.owner, handle, one.assigned.rows, True, time.monotonic())
-        live.guard = guard.after(one.assigned.reading, state.position)
-        live.calm = 0 if guard.handed_over(one.assigned.reading) else log_end
-        try:
-            if opening.adopts:
-                log.warning("%s: its rows are of a model that a reload replaced; its series start afresh", live.id)
-                await self.adopt(live)
-            else:
-                await self._fill(live)
-        except BaseException:
-            parts.release(live)
-            raise
-        return live
-
-    async def _fill(self, live: Live) -> None:
-        arena, settings = self._parts.engine.arena, self._parts.settings
-        spare = min(2 * settings.worker.max_batch, arena.capacity // 2)
-        async for rows in self._parts.store.restore(live.id, live.owner, live.state.confirmed_seq):
-            if arena.capacity - len(arena) < len(rows) + spare:
-                live.complete = False
-                return
-            # HSCAN may return a field twice; rows do not change while the partition is being restored.
-            known = dict(rows)
-            fresh = [key for key, slot in zip(known, arena.lookup(live.handle, list(known)), strict=True) if slot < 0]
-            arena.insert(live.handle, fresh, [known[key] for key in fresh])
 
     async def _go_live(self, lives: Sequence[Live]) -> dict[TopicPartition, Exception]:
         """Begin to read restored partitions; those that were lost meanwhile."""
@@ -363,21 +307,6 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
             for live in lives
             if live.tp in self._fenced
         }
-
-    def _tell(self, state: Partition, opening: Opening) -> None:
-        log.debug("%s: %s at offset %d", state.id, opening.start.value, opening.position)
-        if opening.start is Start.LOST:
-            self._parts.metrics.lost.inc()
-            log.error(
-                "%s: state lost: the group has a commit but the store has no state; rebuilding from offset %d, "
-                "without publishing below %s", state.id, opening.position, opening.mute_below,
-            )  # fmt: skip
-        if opening.gap is not None:
-            self._parts.metrics.gaps.inc()
-            log.error(
-                "%s: gap: records [%d, %d) are gone from Kafka and were never scored",
-                state.id, opening.gap.start, opening.gap.end,
-            )  # fmt: skip
 
     # -- the topics themselves
 
