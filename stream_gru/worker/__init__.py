@@ -1,2 +1,2 @@
-"""The data plane. `worker.py` puts it together; the other files in the order of the data: assignment, restoring, source,
-guarding, intake, outbox, publisher, checkpoint, commits."""
+"""The data plane. `worker.py` puts it together; the other files in the order of the data: assignment, restoring,
+source, guarding, intake, outbox, publisher, checkpoint, commits."""
