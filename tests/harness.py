@@ -341,7 +341,10 @@ async def loaded(
         flowing.cancel()
         await asyncio.gather(flowing, return_exceptions=True)
     await drained(direct, workers.workers[names[0]], 90)
-    assert set(workers.stop().values()) == {0}
+    for name in workers.workers:
+        await workers.listens(name)  # one that was just started does not know signals yet
+    stopped = workers.stop()
+    assert set(stopped.values()) == {0}, stopped
 
 
 __all__ = [
