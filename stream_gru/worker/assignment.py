@@ -17,6 +17,7 @@ from aiokafka.errors import IllegalGenerationError, KafkaError, RebalanceInProgr
 from stream_gru.errors import BrokerError, FencedError, StoreError, StoreUnavailableError
 from stream_gru.opening import compare
 from stream_gru.stores import Identity, Outcome, PartitionId, Store
+from stream_gru.tasks import own
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.cluster import Topic
 from stream_gru.worker.live import Live, Parts, Spawn
@@ -92,7 +93,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
             self._leaving += leaving
             try:
                 async with asyncio.timeout(self._patience_s):
-                    await self._checkpointer.checkpoint(lambda: leaving)
+                    await own(self._checkpointer.checkpoint(lambda: leaving))
             except TimeoutError:
                 log.warning(
                     "partitions were revoked before all outputs were acknowledged; their new owner replays them"
