@@ -111,6 +111,8 @@ class Admission:
 
     async def _span(self, span: Span, decoded: Decoded) -> Ints:
         arena, live = self._parts.engine.arena, span.live
+        if not self._mine(live):  # its rows are gone from the arena, and its handle may be another partition's
+            raise FencedError(f"{live.id}: lost while the batch waited")
         series = decoded.series[span.start : span.stop]
         slots = arena.lookup(live.handle, series)
         arena.touch(slots[slots >= 0])
