@@ -1,8 +1,8 @@
 """One process: the data plane, the control plane, or both, from the first signal handler to the exit code.
 
-The two share an event loop and nothing else. An error of the data plane ends the process: only a start from what is
-stored is right after it. An error of the control plane does not: its Faust app is taken down and made anew while the
-data plane goes on.
+The two share an event loop and nothing else. Both wait for a server that is away. Any other error of the data plane
+ends the process: only a start from what is stored is right after it. One of the control plane does not: its Faust app
+is taken down and made anew while the data plane goes on.
 """
 
 from __future__ import annotations

@@ -381,7 +381,7 @@ def test_a_worker_whose_secret_has_no_file_does_not_start(folder: Path) -> None:
     code, said = run(folder, "worker", "--role", "scorer", *(part for flag in flags for part in ("--set", flag)))
     assert code == 2, said
     is_clean(said)
-    assert "kafka.sasl_password_file: nowhere can't be read: No such file or directory" in said
+    assert "kafka.sasl_password_file: the file that it names can't be read: No such file" in said
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
