@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from stream_gru import alerting, commands, logs
+from stream_gru import alerting, commands, garbage, logs
 from stream_gru.errors import StreamGruError
 from stream_gru.metrics import Health, Metrics, Server
 from stream_gru.settings import Settings
@@ -90,9 +90,11 @@ async def _serve(settings: Settings, make_scorer: Callable[[Settings], Scorer]) 
         if settings.role != "scorer":
             health.report("alerts", "starting")  # now, so that nothing is ready without it
             start("alerts", alerting.run(settings, metrics, health))
+        tidying = asyncio.create_task(garbage.collect())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([*planes.values(), stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        tidying.cancel()
         if scorer:
             await scorer.stop()
         for name, plane in planes.items():

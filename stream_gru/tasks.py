@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_AGAIN_S = 1.0
 
 
 class LeakedCancellationError(Exception):
@@ -29,6 +30,52 @@ async def own(work: Awaitable[T]) -> T:
         if task is not None and task.cancelling():
             raise
         raise LeakedCancellationError("a client library cancelled its own work") from error
+
+
+async def heed(work: Awaitable[T]) -> T:
+    """What `work` returns. Raises `CancelledError` also where `work` met one and swallowed it.
+
+    `asyncio.wait_for` does that before Python 3.12 when what it waits for is done in the same turn of the event loop;
+    redis sends each command through it.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - nothing is awaited outside a task
+    before = task.cancelling()
+    result = await work
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
+
+
+class Tasks(asyncio.TaskGroup):
+    """A group that ends: a task that goes on though it was cancelled is cancelled again.
+
+    Libraries swallow a cancellation now and then, and the group would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def create_task(self, *work: Any, **options: Any) -> asyncio.Task[Any]:
+        """As `TaskGroup.create_task`."""
+        task = super().create_task(*work, **options)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def __aexit__(self, *raised: Any) -> None:
+        insisting = asyncio.create_task(self._insist())
+        try:
+            await super().__aexit__(*raised)
+        finally:
+            insisting.cancel()
+
+    async def _insist(self) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            for task in [one for one in self._running if one.cancelling()]:
+                task.cancel()
 
 
 async def put_away(*closing: Awaitable[Any], within_s: float = 5.0) -> None:

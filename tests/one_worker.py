@@ -37,6 +37,7 @@ class World:
     partitions: int = 2
     topic_id: str = "T-1"
     there: bool = True  # the topic
+    unset: set[TopicPartition] = field(default_factory=set)  # their positions, which aiokafka waits for
     logs: dict[TopicPartition, list[ConsumerRecord]] = field(default_factory=dict)
     holes: dict[TopicPartition, int] = field(default_factory=dict)  # offsets without records at a log's end
     commits: dict[TopicPartition, Commit] = field(default_factory=dict)
@@ -154,6 +155,8 @@ class Consumer:
     async def position(self, tp: TopicPartition) -> int:
         if tp not in self._positions:
             raise IllegalStateError(f"{tp} is not assigned")
+        if tp in self._world.unset:
+            await asyncio.sleep(3600)
         at = self._positions[tp]
         return self._world.end(tp) if at == len(self._world.logs[tp]) else at
 

@@ -38,6 +38,7 @@ from stream_gru.errors import chain as causes
 from stream_gru.settings import State
 from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
 from stream_gru.stores._aside import Aside
+from stream_gru.tasks import heed
 
 SCHEMES = ("redis", "rediss")
 PORT = 6379
@@ -127,8 +128,10 @@ class RedisStore:
 
     async def open(self) -> list[str]:
         try:
-            memory, persistence, replication = [await self._info(s) for s in ("memory", "persistence", "replication")]
-            await self._load_scripts()
+            memory, persistence, replication = [
+                await heed(self._info(section)) for section in ("memory", "persistence", "replication")
+            ]
+            await heed(self._load_scripts())
         except (RedisError, OSError) as error:
             raise self._explain(error) from error
         self._answered = True
@@ -305,10 +308,10 @@ class RedisStore:
         if not items:
             return []
         try:
-            replies = await self._exchange(pack, items)
+            replies = await heed(self._exchange(pack, items))
             if isinstance(replies[-1], NoScriptError):  # the server was restarted; that script did not run
-                await self._load_scripts()
-                replies = await self._exchange(pack, items)
+                await heed(self._load_scripts())
+                replies = await heed(self._exchange(pack, items))
         except (RedisError, OSError) as error:
             raise self._explain(error) from error
         if isinstance(replies[-1], ResponseError):

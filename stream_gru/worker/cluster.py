@@ -124,7 +124,8 @@ class Cluster:
             if (await consumer.beginning_offsets([partition]))[partition] > offset:
                 return None
             consumer.seek(partition, offset)
-            record = await asyncio.wait_for(consumer.getone(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                record = await consumer.getone()
             return record_crc(record.key, record.value) if record.offset == offset else None
         except TimeoutError:
             return None

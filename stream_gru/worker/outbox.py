@@ -74,7 +74,8 @@ class Outbox:
         """Wait until a batch is acknowledged, but no longer than `timeout_s`."""
         self._progress.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._progress.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._progress.wait()
 
     async def run(self) -> None:
         """Send what was put, in order; never returns."""

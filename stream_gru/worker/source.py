@@ -100,7 +100,8 @@ class Source:
         if not self._open.is_set():
             self._idle.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._open.wait(), _WAIT_S)
+                async with asyncio.timeout(_WAIT_S):
+                    await self._open.wait()
             return True
         settings, now = self._parts.settings, time.monotonic()
         late = settings.state.checkpoint_interval_s + settings.state.request_timeout_s
@@ -192,8 +193,10 @@ class Source:
         """Follow the consumer past offsets without records for us, such as aborted transactions at a log's end."""
         for tp, live in list(self._parts.live.items()):
             if tp not in polled and live.state.active:
-                with contextlib.suppress(IllegalStateError):  # taken away meanwhile
-                    position = await self._parts.consumer.position(tp)
+                # Taken away meanwhile, or about to be: then aiokafka would wait for a position that nobody sets.
+                with contextlib.suppress(IllegalStateError, TimeoutError):
+                    async with asyncio.timeout(0):
+                        position = await self._parts.consumer.position(tp)
                     if live.state.active and position > live.state.position:
                         live.state.advance(position)
 

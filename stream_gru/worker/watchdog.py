@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -33,7 +35,8 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch the running event loop."""
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def turn(self) -> None:
@@ -44,13 +47,19 @@ class Watchdog:
         """Stop watching."""
         self._closed.set()
 
+    def _say_where(self) -> None:
+        """To stderr, where it is stuck: the threads, and what each task waits for."""
+        faulthandler.dump_traceback(all_threads=True)
+        for task in asyncio.all_tasks(self._loop):
+            task.print_stack(file=sys.stderr)
+
     def _watch(self) -> None:
         while not self._closed.wait(_TICK):
             self._ticks += 1
             stalled = self._ticks > self._unready_after
             self._health.stalled = f"no turn of the source task for {self._ticks * _TICK:.0f} s" if stalled else None
             if self._ticks > self._exit_after:
-                faulthandler.dump_traceback(all_threads=True)  # to stderr: where it is stuck is all there is to know
+                self._say_where()
                 log.critical("%s: ending the process", self._health.stalled)
                 logging.shutdown()
                 self._end(EXIT_STALLED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -13,7 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
-from stream_gru import codecs, stores
+from stream_gru import codecs, garbage, stores
 from stream_gru.engine import Engine
 from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError, SettingsError, StoreUnavailableError
 from stream_gru.gates import Histograms
@@ -23,7 +22,7 @@ from stream_gru.models.bundle import Bundle
 from stream_gru.polite import Turns
 from stream_gru.pulse import SILENT_S, Pulse, Watch
 from stream_gru.settings import Settings
-from stream_gru.tasks import LeakedCancellationError, own, put_away
+from stream_gru.tasks import LeakedCancellationError, Tasks, own, put_away
 from stream_gru.worker.assignment import Assignment, hand_over
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.cluster import Cluster
@@ -70,9 +69,6 @@ class Worker:
 
     async def run(self) -> None:
         """Score until `stop`; through outages of Kafka and the store. Raises what waiting does not mend."""
-        # A batch makes thousands of records that are gone after it; looking for cycles among them costs a tenth.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
         self.health.report("assignment", "not connected yet")
         where = self._settings.metrics
         server = Server(where.host, where.port, self.metrics, self.health, self._refresh)
@@ -88,6 +84,7 @@ class Worker:
     async def _live(self) -> None:
         """One session after the other until one was asked to end."""
         engine, turns = self._engine(), Turns()
+        garbage.settle()
         turning = asyncio.create_task(self._turn())
         aiokafka_options(self._settings.kafka)  # a file that can't be read now is a mistake; later it may be rotated
         store = stores.from_settings(self._settings.state)
@@ -125,7 +122,8 @@ class Worker:
     async def _pause(self, seconds: float) -> None:
         """Wait for the next attempt, or until it is time to stop."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), max(seconds, RETRY_S))
+            async with asyncio.timeout(max(seconds, RETRY_S)):
+                await self._stopping.wait()
 
     async def _session(self, engine: Engine, store: stores.Store) -> None:
         """Connect, join the group, and score until `stop` or an error; nothing is kept but the engine and the store."""
@@ -192,7 +190,7 @@ class Worker:
         def lives() -> list[Live]:
             return list(parts.live.values())
 
-        async with asyncio.TaskGroup() as tasks:
+        async with Tasks() as tasks:
 
             def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
                 owned = own(work)
@@ -251,7 +249,8 @@ class Worker:
         looked = time.monotonic()
         while not self._stopping.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._settings.state.checkpoint_interval_s)
+                async with asyncio.timeout(self._settings.state.checkpoint_interval_s):
+                    await self._stopping.wait()
             if parts.live:
                 await checkpoint()
             elif time.monotonic() - looked > _LOOK_AT_STORE_S:

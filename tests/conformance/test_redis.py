@@ -240,6 +240,29 @@ async def test_a_hung_redis_is_unavailable_and_its_late_answers_are_not_taken_fo
         assert await store.load(partition, mine, 2, [b"a"]) == [b"3"]
 
 
+@pytest.mark.parametrize("fresh", [True, False], ids=["a new connection", "one that is there"])
+async def test_a_call_ends_when_it_is_cancelled_at_whatever_turn(
+    any_redis: RedisServer, partition: PartitionId, fresh: bool
+) -> None:
+    """Else the task that called goes on, though the session around it is over, and what waits for it waits for ever."""
+    async with opened(any_redis.url) as store:
+        mine = await owned(store, partition)
+        for turns in range(400):
+            if fresh:
+                await store._pool.disconnect()  # type: ignore[attr-defined] # connecting has many turns
+            call = asyncio.create_task(store.probe(partition, mine, 0))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if call.done():
+                break
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        assert call.done()
+        assert turns > 2
+        assert await store.probe(partition, mine, 0) is OK
+
+
 async def test_rows_whose_control_fields_are_gone_belong_to_nothing(
     any_redis: RedisServer, partition: PartitionId
 ) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from contextlib import nullcontext
 
 import pytest
 
+from stream_gru import tasks
 from stream_gru.tasks import LeakedCancellationError, own, put_away
 
 
@@ -73,3 +75,31 @@ async def test_what_closes_badly_is_put_away_all_the_same() -> None:
     gc.collect()
     assert unheard == [], "asyncio would log an exception that nobody asked for"
     await put_away()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_group_ends_though_a_client_swallows_a_cancellation(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_AGAIN_S", 0.05)
+    swallowed = []
+
+    async def connect() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            swallowed.append(True)
+        await asyncio.sleep(60)
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        if fails:
+            raise ZeroDivisionError
+
+    async with asyncio.timeout(20):
+        with pytest.raises(ExceptionGroup) if fails else nullcontext():
+            async with tasks.Tasks() as group:
+                connecting = group.create_task(connect())
+                await group.create_task(work())
+                connecting.cancel()
+    assert swallowed == [True]
