@@ -77,7 +77,7 @@ class Guarding:
         for piece in live.guard.pieces(offsets):
             some = offsets[piece]
             if not await ready():
-                return
+                break
             blamed = live.guard.blames(some)
             if blamed is not None and blamed is not live.guard:
                 log.error(
@@ -87,3 +87,5 @@ class Guarding:
             live.guard = blamed or live.guard
             await score(records[piece], blamed is not None)
             live.guard = live.guard.past(some[-1] + 1)
+        # Before another partition's turn: what ends the worker then would be blamed on the last record of this one.
+        await self._parts.store.mark_soon([(live.id, live.owner, str(live.guard))])

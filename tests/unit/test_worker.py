@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced, UnknownMemberIdError
@@ -387,6 +388,15 @@ async def test_offsets_without_records_are_passed_over(world: World, play: Play)
         assert world.committed[FIRST] == 32
 
 
+async def test_a_position_that_nobody_sets_is_not_waited_for(world: World, play: Play) -> None:
+    async with play(world) as stage:
+        await stage.scored()
+        world.unset.add(FIRST)
+        await asyncio.sleep(0.1)  # for a turn or two that ask for it
+        world.add(20, 1)
+        await stage.scored()
+
+
 async def test_word_is_left_of_what_is_scored_and_suspects_are_read_alone(
     world: World, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,6 +427,36 @@ async def test_word_is_left_of_what_is_scored_and_suspects_are_read_alone(
         assert batches == [1] * 10
         await stage.stop()
         assert (await stage.left()).reading == ""
+
+
+async def test_suspects_of_one_partition_are_acquitted_before_those_of_another_are_tried(
+    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash at the second one's would be blamed on the last record of the first, which no checkpoint covers yet."""
+    name = "two-suspects"
+    async with play(world, name=name) as stage:
+        await stage.scored()
+        await stage.stop()
+        for partition, first in ((0, 30), (1, 20)):
+            identity = (await stage.left(partition)).identity
+            assert identity is not None
+            await stage.store.assign(stage.at(partition), "dead", identity)
+            await stage.store.mark(stage.at(partition), "dead", str(Guard().tries(first, first + 4)))
+    world.add(5, 0)
+    world.add(5, 1)
+    trying: list[tuple[int, int | None]] = []
+    mark = MemoryStore.mark_soon
+
+    async def noting(self: MemoryStore, words: Any) -> None:
+        for partition, _, word in words:
+            tried = msgspec.json.decode(word, type=Guard).trying
+            trying.append((partition.partition, None if tried is None else tried.first))
+        await mark(self, words)
+
+    monkeypatch.setattr(MemoryStore, "mark_soon", noting)
+    async with play(world, name=name, state={"checkpoint_interval_s": 3600}) as stage:
+        await stage.until(lambda: len(set(world.ids("forecasts"))) == 60)
+    assert trying[: trying.index((1, 20))] == [*((0, offset) for offset in range(30, 35)), (0, None)]
 
 
 async def test_a_reload_is_the_groups_and_begins_afresh(world: World, play: Play) -> None:
