@@ -29,6 +29,7 @@ from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.worker.cluster import Cluster
 from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE, STATE_CLOSE, Checked, Deviations, check, each, partitions, states
+from tests.forked import Worker
 
 WORKER = ("-m", "stream_gru", "worker")
 _GRACE_S = 20.0  # for a stop; how long it may take is checked by the tests that are about it
@@ -42,6 +43,7 @@ class Crew:
     settings: Settings
     folder: Path
     role: Role = "scorer"
+    forked: bool = True  # not each of them a Python that starts from nothing
     workers: dict[str, Child] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)  # of /ready
 
@@ -69,7 +71,9 @@ class Crew:
         metrics = metrics.model_copy(update={"port": self.ports[name]})
         update = {"role": role or self.role, "kafka": kafka, "metrics": metrics}
         worker = environment(chosen.model_copy(update=update))
-        self.workers[name] = Child([sys.executable, *command], self.folder / f"{name}.log", {**worker, **variables})
+        log, around = self.folder / f"{name}.log", {**worker, **variables}
+        forked = self.forked and command is WORKER
+        self.workers[name] = Worker(log, around) if forked else Child([sys.executable, *command], log, around)
         return self.workers[name]
 
     def log(self, name: str) -> str:
@@ -126,9 +130,9 @@ def _ended(worker: Child) -> int:
 
 
 @contextmanager
-def crew(settings: Settings, folder: Path, *names: str, role: Role = "scorer") -> Iterator[Crew]:
+def crew(settings: Settings, folder: Path, *names: str, role: Role = "scorer", forked: bool = True) -> Iterator[Crew]:
     """Workers that are gone at the end whatever happens."""
-    made = Crew(settings, folder, role)
+    made = Crew(settings, folder, role, forked)
     try:
         for name in names:
             made.start(name)

@@ -11,10 +11,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import IO, Protocol
 
 from stream_gru.errors import StreamGruError
 
 POLL_S = 0.02
+
+
+class Process(Protocol):
+    """As much of `subprocess.Popen` as a child needs."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """The return code; None while it runs."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The return code, at its end. Raises `subprocess.TimeoutExpired`."""
+        ...
 
 
 class Child:
@@ -28,14 +43,7 @@ class Child:
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.command, self.log = list(command), log
         with log.open("ab") as output, _undisturbed():
-            self._process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,  # Ctrl-C in the terminal reaches us alone, and we stop things in order
-            )
+            self._process = self._start(output, {**os.environ, **(environment or {})})
             self.pid = self._process.pid
             self._watcher = subprocess.Popen(
                 ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "watcher", str(self.pid)],
@@ -72,7 +80,7 @@ class Child:
         except subprocess.TimeoutExpired:
             return self.kill()
         self._release()
-        return self._process.returncode
+        return self._process.wait()
 
     def kill(self) -> int:
         """SIGKILL the group, as a crash would; the return code."""
@@ -85,6 +93,16 @@ class Child:
         """The end of its log."""
         text = self.log.read_text("utf-8", errors="replace").splitlines() if self.log.exists() else []
         return "\n".join([f"the end of {self.log}:", *(f"  {line}" for line in text[-lines:])])
+
+    def _start(self, output: IO[bytes], environment: Mapping[str, str]) -> Process:
+        return subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C in the terminal reaches us alone, and we stop things in order
+        )
 
     def _release(self) -> None:
         # First the watcher, then its pipe: woken by us it would signal a group whose number may be another's by now.

@@ -190,7 +190,7 @@ async def run(options: argparse.Namespace, folder: Path, spared: frozenset[str])
         settings = planted(
             servers.settings_for(broker.through_proxy, store.url, PARTITIONS, direct=broker.direct, linger_ms=LINGER_MS)
         )
-        workers = stack.enter_context(crew(settings, folder))
+        workers = stack.enter_context(crew(settings, folder, forked=False))
         direct = servers.at(settings, broker.direct, store.server.url)
         world = World(
             settings, direct, broker, store, workers, Readings(direct, SERIES, seed=seed), spared, options.calm

@@ -7,7 +7,6 @@ import gc
 import logging
 import re
 import signal
-import sys
 import threading
 import time
 import urllib.request
@@ -32,6 +31,7 @@ from stream_gru.tools.embedded import EmbeddedKafka, KafkaServer, free_port
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.tools.topics import create
 from tests.alert_records import payload
+from tests.forked import Worker
 
 Start = Callable[..., Awaitable[Child]]
 CHAOS = pytest.mark.chaos
@@ -48,7 +48,7 @@ def start(settings: Settings, kafka: KafkaServer, tmp_path: Path) -> Iterator[St
         changes["kafka"] = settings.kafka.model_copy(update=names)
         alone = settings.model_copy(update={"role": "alerter", **changes})
         log = tmp_path / f"{len(children)}.log"
-        child = Child([sys.executable, "-m", "stream_gru", "worker"], log, environment(alone))
+        child = Worker(log, environment(alone))
         children.append(child)
         await asyncio.to_thread(wait_until, lambda: "alerts: ready" in log.read_text(), "the alerter", 30, child)
         return child

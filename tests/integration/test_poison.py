@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.processes import Child, wait_until
+from tests.forked import Worker
 from tests.harness import Load, drained, read, states
 
 CRASHES = 3
@@ -72,14 +73,14 @@ async def test_row_22_a_record_that_crashes_its_worker(settings: Settings, tmp_p
 
 async def test_row_22_a_worker_that_was_killed_once_blames_nothing(settings: Settings, tmp_path: Path) -> None:
     load, log = Load(settings, 50), tmp_path / "worker.log"
-    command, env = [sys.executable, "-m", "stream_gru", "worker"], environment(settings)
-    worker = Child(command, log, env)
+    env = environment(settings)
+    worker = Worker(log, env)
     try:
         sending = asyncio.create_task(load.send(4000, 1000))
         await asyncio.to_thread(wait_until, lambda: "taken in" in log.read_text(), "the first records", 60, worker)
         await asyncio.sleep(0.5)
         worker.kill()
-        worker = Child(command, log, env)
+        worker = Worker(log, env)
         await sending
         await drained(settings, worker)
         assert worker.stop() == 0

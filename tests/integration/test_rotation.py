@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import urllib.error
 import urllib.request
 from contextlib import closing
@@ -16,7 +15,8 @@ from stream_gru.kafka import kafka_python_options
 from stream_gru.settings import Metrics, Settings, State, environment
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import HOST, free_port
-from stream_gru.tools.processes import Child, wait_until
+from stream_gru.tools.processes import wait_until
+from tests.forked import Worker
 from tests.secured import PASSWORD, SecuredKafka, page, secured_kafka
 
 USER = "scorer"
@@ -40,7 +40,7 @@ def test_a_rotated_password_needs_no_restart(tmp_path: Path) -> None:
             metrics=Metrics(host=HOST, port=free_port()),
         )
         log = tmp_path / "worker.log"
-        worker = Child([sys.executable, "-m", "stream_gru", "worker"], log, environment(settings))
+        worker = Worker(log, environment(settings))
         try:
             wait_until(lambda: _ready(settings)[0], "the worker becomes ready", 120, worker)
             _set_password(server, NEW)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +24,7 @@ from stream_gru.tools import tail
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import Child, wait_until
 from tests.alert_records import payload
+from tests.forked import Worker
 from tests.secured import PASSWORD, SecuredKafka, SecuredRedis, each, page
 
 START_S = 90.0  # two cores that others use too
@@ -41,7 +41,7 @@ def start(secured: SecuredKafka, secured_store: SecuredRedis, tmp_path: Path) ->
         settings = _settings(secured.kafka(listener, user), role)
         settings = settings.model_copy(update={"state": secured_store.state()})
         variables = environment(settings)
-        child = Child([sys.executable, "-m", "stream_gru", "worker"], tmp_path / f"{len(children)}.log", variables)
+        child = Worker(tmp_path / f"{len(children)}.log", variables)
         child.ready = f"http://{HOST}:{settings.metrics.port}/ready"  # type: ignore[attr-defined] # for `_says`
         children.append(child)
         return child
@@ -187,7 +187,7 @@ def test_a_worker_that_is_refused_at_its_start_ends_with_the_cause(
 ) -> None:
     secured_store.allow(*page("redis-acl", "scorer"))
     settings = _settings(secured.kafka(**mistake), "scorer").model_copy(update={"state": secured_store.state()})
-    child = Child([sys.executable, "-m", "stream_gru", "worker"], tmp_path / "worker.log", environment(settings))
+    child = Worker(tmp_path / "worker.log", environment(settings))
     try:
         assert child.wait(START_S) == 2
     finally:
