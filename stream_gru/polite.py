@@ -12,9 +12,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.fetch import FetchRequest
 
 from stream_gru.errors import SettingsError
@@ -26,6 +28,7 @@ T = TypeVar("T")
 _AT_ONCE_S = 0.005
 PAUSE_S = 0.02
 METADATA_S = 0.25  # between two requests for metadata of one client
+REDISCOVER_S = 30.0  # without an answer from any known broker, and the bootstrap servers are asked for others
 CONNECT_S = 8.0  # for TCP, TLS, versions and SASL together
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
 
@@ -46,7 +49,7 @@ def polite(owner: T, options: Callable[[], Mapping[str, Any]] | None = None) -> 
     _pause_when_empty(client)
     if hasattr(client, "_get_conn"):
         _back_off(client, options)
-        _ask_seldom(client)
+        _ask_seldom(client, options)
     return owner
 
 
@@ -129,14 +132,30 @@ def _renew(client: Any, options: Callable[[], Mapping[str, Any]]) -> None:
             setattr(client, f"_{name}", now[name])
 
 
-def _ask_seldom(client: Any) -> None:
-    update, asked = client._metadata_update, float("-inf")
+def _ask_seldom(client: Any, options: Callable[[], Mapping[str, Any]] | None) -> None:
+    """And from the start again when no broker that it knows can be asked, which aiokafka never does.
+
+    They may have moved, all of them; and a broker that is just starting names none, after which there is none to ask.
+    """
+    update, asked, answered = client._metadata_update, float("-inf"), time.monotonic()
 
     async def metadata(cluster: Any, topics: Any) -> Any:
-        nonlocal asked
+        nonlocal asked, answered
         await asyncio.sleep(max(0.0, asked + METADATA_S - time.monotonic()))
         asked = time.monotonic()
-        return await update(cluster, topics)
+        if await update(cluster, topics):
+            answered = time.monotonic()
+            return True
+        first = client._conns.get(("bootstrap", ConnectionGroup.DEFAULT))  # kept while it names no brokers
+        known = client.cluster.brokers() or (first is not None and first.connected())
+        if known and time.monotonic() - answered < REDISCOVER_S:
+            return False
+        if options is not None:
+            _renew(client, options)
+        with suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(CONNECT_S):
+                await client.bootstrap()
+        return False
 
     client._metadata_update = metadata
 

@@ -230,7 +230,7 @@ class RedisStore:
         return Outcome.FENCED if reply == b"FENCED" else Outcome.OK
 
     async def mark_soon(self, words: Sequence[tuple[PartitionId, str, str]]) -> None:
-        await self._aside.send(b"".join(map(self._pack_mark, words)))
+        await heed(self._aside.send(b"".join(map(self._pack_mark, words))))
 
     async def choose(self, group: str, chosen: Chosen, instead: Mapping[str, str]) -> None:
         replaced = [part.encode() for pair in instead.items() for part in pair]

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -57,6 +59,9 @@ class Client:
         self.updates: list[float] = []
         self.tried_often = asyncio.Event()
         self.there = False
+        self.answers = True
+        self.bootstraps = 0
+        self.cluster = SimpleNamespace(brokers=lambda: {1})
         self._conns: dict[Any, Any] = {}
         self._sasl_plain_username = "old"
 
@@ -73,7 +78,11 @@ class Client:
 
     async def _metadata_update(self, cluster: Any, topics: Any) -> bool:
         self.updates.append(time.monotonic())
-        return True
+        return self.answers
+
+    async def bootstrap(self) -> None:
+        self.bootstraps += 1
+        raise KafkaConnectionError
 
 
 async def test_many_that_want_a_node_which_is_away_try_it_seldom() -> None:
@@ -179,3 +188,28 @@ async def test_metadata_is_asked_for_a_few_times_a_second(monkeypatch: pytest.Mo
     for _ in range(4):
         await client._metadata_update(None, None)
     assert client.updates[3] - client.updates[0] > 0.28
+
+
+@pytest.mark.parametrize(
+    ("brokers", "first", "for_long", "again"),
+    [
+        (True, None, False, False),
+        (True, None, True, True),  # they may have moved
+        (False, None, False, True),
+        (False, "open", False, False),
+        (False, "closed", False, True),
+    ],
+)
+async def test_a_client_that_can_ask_no_broker_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, brokers: bool, first: str | None, for_long: bool, again: bool
+) -> None:
+    monkeypatch.setattr(module, "METADATA_S", 0.0)
+    monkeypatch.setattr(module, "REDISCOVER_S", 0.0 if for_long else 3600.0)
+    client = polite(Client())
+    assert await client._metadata_update(None, None)
+    assert client.bootstraps == 0
+    client.answers, client.cluster = False, SimpleNamespace(brokers=lambda: {1} if brokers else set())
+    if first:
+        client._conns["bootstrap", ConnectionGroup.DEFAULT] = SimpleNamespace(connected=lambda: first == "open")
+    assert not await client._metadata_update(None, None)
+    assert client.bootstraps == again

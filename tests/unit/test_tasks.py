@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import pytest
 
@@ -75,6 +75,34 @@ async def test_what_closes_badly_is_put_away_all_the_same() -> None:
     gc.collect()
     assert unheard == [], "asyncio would log an exception that nobody asked for"
     await put_away()
+
+
+async def test_a_cancellation_that_was_swallowed_is_heeded() -> None:
+    async def swallow() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return "done all the same"
+
+    task = asyncio.create_task(tasks.heed(swallow()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await tasks.heed(asyncio.sleep(0, "done")) == "done"
+
+
+async def test_what_is_done_after_a_cancellation_is_not_disturbed() -> None:
+    async def clean_up() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return await tasks.heed(asyncio.sleep(0, "clean"))
+        return "not cancelled"
+
+    task = asyncio.create_task(clean_up())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task == "clean"
 
 
 @pytest.mark.parametrize("fails", [True, False])
