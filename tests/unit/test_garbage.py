@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream_gru import garbage
+from stream_gru import garbage, service
+from stream_gru.metrics import Health, Metrics
+from stream_gru.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +29,47 @@ class Loop:
         self.itself = self
 
 
-async def test_cycles_are_gone_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cycles_are_gone_after_a_while_and_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back = asyncio.Event()
     garbage.settle()
     monkeypatch.setattr(garbage, "_EVERY_S", 0.01)
+    monkeypatch.setattr(garbage, "_trim", lambda _: given_back.set())
     collecting = asyncio.create_task(garbage.collect())
     gone = asyncio.Event()
     dropped = weakref.ref(Loop(), lambda _: gone.set())
     assert dropped() is not None
     async with asyncio.timeout(10):
         await gone.wait()
+        await given_back.wait()
     collecting.cancel()
+
+
+class Scorer:
+    """Ends at once."""
+
+    def __init__(self, _: Settings) -> None:
+        self.metrics, self.health, self.control = Metrics(), Health(), None
+
+    async def run(self) -> None:
+        await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        pass
+
+
+async def test_a_process_does_it_for_as_long_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    did = []
+
+    async def collect() -> None:
+        did.append("began")
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            did.append("ended")
+
+    monkeypatch.setattr(garbage, "collect", collect)
+    assert await service._serve(Settings(role="scorer"), Scorer) == 1
+    assert did == ["began", "ended"]
 
 
 def test_what_is_there_is_left_out() -> None:
