@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 
 MB = 1 << 20
+WINDOW_S = 300.0
 
 
 @dataclass
@@ -35,12 +36,17 @@ class Life:
         return self.times[-1] - self.times[0] if self.times else 0.0
 
     def slope(self, warm_up_s: float) -> float | None:
-        """MB/h by a linear fit past the warm-up; None where there are too few samples for one."""
-        times = np.array(self.times)
-        late = times >= times[0] + warm_up_s if len(times) else np.zeros(0, bool)
-        if late.sum() < 3:
+        """MB/h of the floor past the warm-up, by a linear fit; None where it was watched too briefly for one.
+
+        The floor is the least of each five minutes: a backlog comes and goes, what leaks is there at the best of times.
+        """
+        times, rss = np.array(self.times), np.array(self.rss)
+        since = times - (times[0] + warm_up_s) if len(times) else times
+        window = np.floor_divide(since, WINDOW_S).astype(int)
+        windows = np.unique(window[since >= 0])
+        if len(windows) < 3:
             return None
-        fit = np.polyfit(times[late] - times[late][0], np.array(self.rss)[late], 1)
+        fit = np.polyfit(windows * WINDOW_S, [rss[window == one].min() for one in windows], 1)
         return float(fit[0] * 3600)
 
     def describe(self, warm_up_s: float) -> str:
@@ -50,7 +56,7 @@ class Life:
         if slope is None:
             return f"{known}, too short for a slope"
         warm = next(rss for t, rss in zip(self.times, self.rss, strict=True) if t >= self.times[0] + warm_up_s)
-        return f"{known}, {warm:.0f} MB after {warm_up_s / 60:.0f} min, and since then {slope:+.2f} MB/h"
+        return f"{known}, {warm:.0f} MB after {warm_up_s / 60:.0f} min, and since then its floor {slope:+.2f} MB/h"
 
 
 @dataclass
