@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +28,17 @@ def limits() -> Limits:
     return calibrate.measure(LIGHT, PLAN)
 
 
-def small(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small bundle, and commands that run over it once between them, and for two sensitivities."""
+    folder = tmp_path_factory.mktemp("small")
     description = bundle.Description(name="small", network=Network(hidden=8), horizons=(3, 24))
     bundle.save(folder, description, bundle.build(description))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrate, "SENSITIVITIES", (0.01, 1.0))
+        patch.setattr(calibrate, "measure", cache(calibrate.measure))
+        patch.setattr(calibrate, "check", cache(calibrate.check))
+        yield folder
 
 
 def test_a_clean_fleet_is_the_same_for_a_seed_and_varied() -> None:
@@ -58,9 +67,16 @@ def test_other_series_give_about_as_many_alerts_as_were_asked_for(limits: Limits
     assert checked.share < 0.02
 
 
-def test_thresholds_are_written_into_the_bundle_and_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "SENSITIVITIES", (0.01, 1.0))  # each is one more run
-    folder = small(tmp_path)
+def test_a_dry_run_leaves_the_bundle_alone(folder: Path) -> None:
+    before = bundle.load(folder).digest
+    arguments = ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--dry-run"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "alerts" in result.output
+    assert bundle.load(folder).digest == before
+
+
+def test_thresholds_are_written_into_the_bundle_and_served(folder: Path) -> None:
     before = bundle.load(folder)
     result = CliRunner().invoke(app, ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--json"])
     assert result.exit_code == 0, result.output
@@ -71,17 +87,6 @@ def test_thresholds_are_written_into_the_bundle_and_served(tmp_path: Path, monke
     assert after.description.alarms is not None
     assert after.description.alarms._asdict() == {name: tuple(row) for name, row in report["alarms"].items()}
     assert Engine(folder, capacity=1, device="cpu").limits == after.description.alarms
-
-
-def test_a_dry_run_leaves_the_bundle_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "SENSITIVITIES", (0.3,))
-    folder = small(tmp_path)
-    before = bundle.load(folder).digest
-    arguments = ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--dry-run"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    assert "alerts" in result.output
-    assert bundle.load(folder).digest == before
 
 
 @pytest.mark.parametrize(("horizons", "lead"), [((12, 36), 36), ((12,), 12), ((3, 96, 500), 96), ((200, 500), 200)])
