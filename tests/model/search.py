@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Callable
-from dataclasses import fields
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from stream_gru.opening import Check
-from stream_gru.partition import Batch, Checkpoint, Commit, Policy
-from stream_gru.stores import Assigned, Identity, PartitionId, Write
 from tests.model.store import ViolationError
 from tests.model.world import Action, World
-
-
-def _by_constructor(kind: type[Any]) -> Callable[[Any], tuple[Callable[..., Any], tuple[Any, ...]]]:
-    get = attrgetter(*(f.name for f in fields(kind)))
-    return lambda instance: (kind, get(instance))
-
-
-SLOTTED = (PartitionId, Policy, Identity, Write, Commit, Check, Batch, Checkpoint, Assigned)
-DISPATCH: dict[type[Any], Callable[[Any], tuple[Callable[..., Any], tuple[Any, ...]]]] = {
-    kind: _by_constructor(kind) for kind in SLOTTED
-}  # four times as fast as how slotted dataclasses pickle
-
-
-def freeze(world: World) -> bytes:
-    """The world as bytes; `pickle.loads` makes a new one of them."""
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
-    pickler.dispatch_table = DISPATCH
-    pickler.dump(world)
-    return buffer.getvalue()
 
 
 class Found(NamedTuple):
@@ -51,7 +24,7 @@ def explore(make: Callable[[], World], max_states: int) -> Found:
     first = make()
     seen = {first.key(): 0}
     came: list[tuple[int, Action]] = [(0, ())]
-    frontier = [freeze(first)]
+    frontier = [first]
     ids = [0]
     finished = False
 
@@ -65,10 +38,9 @@ def explore(make: Callable[[], World], max_states: int) -> Found:
     while frontier:
         following, following_ids = [], []
         for state, at in zip(frontier, ids, strict=True):
-            for action in pickle.loads(state).actions():  # noqa: S301 - our own bytes
-                world: World = pickle.loads(state)  # noqa: S301 - our own bytes
+            for action in state.actions():
                 try:
-                    world.apply(action)
+                    world = state.after(action)
                 except ViolationError as violation:
                     return Found(len(seen), False, finished, str(violation), (*trace(at), action))
                 key = world.key()
@@ -77,7 +49,7 @@ def explore(make: Callable[[], World], max_states: int) -> Found:
                 finished |= world.finished
                 seen[key] = len(came)
                 came.append((at, action))
-                following.append(freeze(world))
+                following.append(world)
                 following_ids.append(seen[key])
                 if len(seen) >= max_states:
                     return Found(len(seen), False, finished)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +15,7 @@ from stream_gru.opening import TAG
 from stream_gru.partition import Batch, Checkpoint, Commit, Opening, Partition
 from stream_gru.stores import Assigned, Identity, Write
 from tests.model.search import explore
+from tests.model.store import ViolationError
 from tests.model.world import World
 
 # -- partitions that break one rule
@@ -258,6 +262,21 @@ MUTANTS = [
     Case(A, trouble(reply_late=1, rebalance=2), partition=R20LateReply),
     Case(AA, trouble(leave=1, rebalance=1), "R21"),
 ]
+
+
+@pytest.mark.parametrize("case", SOUND + MUTANTS, ids=str)
+def test_what_happens_leaves_the_world_before_it(case: Case) -> None:
+    """`World.after` copies by hand. A walk at random; at each world everything that may happen is tried."""
+    world, rng = case.world(), random.Random(0)
+    for _ in range(40):
+        before, following = pickle.dumps(world), []
+        for action in world.actions():
+            with suppress(ViolationError):
+                following.append(world.after(action))
+        assert pickle.dumps(world) == before
+        if not following:
+            return
+        world = rng.choice(following)
 
 
 @pytest.mark.parametrize("case", SOUND, ids=str)

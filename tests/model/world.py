@@ -16,7 +16,7 @@ from typing import Any
 from stream_gru.errors import FencedError, IdentityError
 from stream_gru.partition import Commit, Gap, Opening, Partition, Policy, Start, record_crc
 from stream_gru.stores import Assigned, Identity, PartitionId, Write
-from tests.model.member import Member, Owners
+from tests.model.member import Member, Owners, shallow
 from tests.model.store import Assignment, Kept, Row, ViolationError, Word, assign, decode, held, mark, write
 
 Action = tuple[Any, ...]
@@ -103,6 +103,15 @@ class World:
             "recreate": self.begun and bool(self.topic_id or not any(m.partition.active for m in self.members)),
         }
         yield from ((name,) for name, possible in troubles.items() if possible and self.budget.get(name))
+
+    def after(self, action: Action) -> World:
+        """Another world in which that has happened; this one stays. Raises `ViolationError`."""
+        made = shallow(self)
+        made.budget, made.late, made.members = dict(self.budget), list(self.late), list(self.members)
+        if not hasattr(self, f"_{action[0]}"):  # happens to one worker alone: the other is never changed by it
+            made.members[action[1]] = self.members[action[1]].copy()
+        made.apply(action)
+        return made
 
     def apply(self, action: Action) -> None:
         """Let it happen. Raises `ViolationError`."""

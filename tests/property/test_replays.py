@@ -13,7 +13,7 @@ from stream_gru.settings import Detector
 from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE
 from tests.property.test_engine_batches import run
 
-SERIES, TICKS = 64, 40
+SERIES, TICKS = 32, 34
 SIZES = (1, 3, 64, 1024)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +19,26 @@ from stream_gru.models import bundle
 from stream_gru.models.network import Network
 from stream_gru.tools import calibrate, clean
 
-PLAN = calibrate.Plan(series=150, readings=2000, seed=5)
+LIGHT = Path("light")
+PLAN = calibrate.Plan(series=300, readings=1500, seed=5)
 
 
 @pytest.fixture(scope="module")
 def limits() -> Limits:
-    return calibrate.measure(None, PLAN)
+    return calibrate.measure(LIGHT, PLAN)
 
 
-def small(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small bundle, and commands that run over it once between them, and for two sensitivities."""
+    folder = tmp_path_factory.mktemp("small")
     description = bundle.Description(name="small", network=Network(hidden=8), horizons=(3, 24))
     bundle.save(folder, description, bundle.build(description))
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrate, "SENSITIVITIES", (0.01, 1.0))
+        patch.setattr(calibrate, "measure", cache(calibrate.measure))
+        patch.setattr(calibrate, "check", cache(calibrate.check))
+        yield folder
 
 
 def test_a_clean_fleet_is_the_same_for_a_seed_and_varied() -> None:
@@ -50,34 +61,32 @@ def test_thresholds_rise_as_fewer_alerts_are_wanted(limits: Limits) -> None:
 
 
 def test_other_series_give_about_as_many_alerts_as_were_asked_for(limits: Limits) -> None:
-    checked = calibrate.check(None, limits, calibrate.Plan(150, 2000, 6), 0.3)
+    checked = calibrate.check(LIGHT, limits, replace(PLAN, seed=6), 0.3)
     assert checked.asked > 50
     assert checked.asked / 2 < checked.got < 2 * checked.asked
     assert checked.share < 0.02
 
 
-def test_thresholds_are_written_into_the_bundle_and_served(tmp_path: Path) -> None:
-    folder = small(tmp_path)
-    before = bundle.load(folder)
-    result = CliRunner().invoke(app, ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--json"])
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout[result.stdout.index('{"alarms"') :])
-    assert [row["sensitivity"] for row in report["check"]] == list(calibrate.SENSITIVITIES)
-    after = bundle.load(folder)
-    assert after.digest != before.digest
-    assert after.description.alarms is not None
-    assert after.description.alarms._asdict() == {name: tuple(row) for name, row in report["alarms"].items()}
-    assert Engine(folder, capacity=1, device="cpu").limits == after.description.alarms
-
-
-def test_a_dry_run_leaves_the_bundle_alone(tmp_path: Path) -> None:
-    folder = small(tmp_path)
+def test_a_dry_run_leaves_the_bundle_alone(folder: Path) -> None:
     before = bundle.load(folder).digest
     arguments = ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--dry-run"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "alerts" in result.output
     assert bundle.load(folder).digest == before
+
+
+def test_thresholds_are_written_into_the_bundle_and_served(folder: Path) -> None:
+    before = bundle.load(folder)
+    result = CliRunner().invoke(app, ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout[result.stdout.index('{"alarms"') :])
+    assert [row["sensitivity"] for row in report["check"]] == [0.01, 1.0]
+    after = bundle.load(folder)
+    assert after.digest != before.digest
+    assert after.description.alarms is not None
+    assert after.description.alarms._asdict() == {name: tuple(row) for name, row in report["alarms"].items()}
+    assert Engine(folder, capacity=1, device="cpu").limits == after.description.alarms
 
 
 @pytest.mark.parametrize(("horizons", "lead"), [((12, 36), 36), ((12,), 12), ((3, 96, 500), 96), ((200, 500), 200)])

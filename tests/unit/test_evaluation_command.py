@@ -38,9 +38,8 @@ def rows(report: dict[str, Any], title: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("suite", [s for s in Suite if s is not Suite.ett])  # the longest; tested by its functions
 def test_every_suite_prints_one_object_beside_baselines(data: Path, tmp_path: Path, suite: Suite) -> None:
-    result = evaluate(
-        suite.value, "--data", data, "--json", "--out", tmp_path, *(["--limit", 100] * (suite == "one-step"))
-    )
+    quick = ["--bundle", "light", *(["--limit", 100] * (suite == "one-step"))]
+    result = evaluate(suite.value, "--data", data, "--json", "--out", tmp_path, *quick)
     report = json.loads(result.stdout)
     assert report["suite"] == suite
     assert report["readings"] > 0
@@ -84,7 +83,7 @@ def test_published_scores_of_rows_are_scored_on_the_same_files(data: Path) -> No
 
 def test_tables_and_pictures(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    result = evaluate("nab", "--data", data, "--out", tmp_path, "--plot")
+    result = evaluate("nab", "--data", data, "--out", tmp_path, "--plot", "--bundle", "light")
     assert "stream-gru" in result.stdout
     assert "NAB by file" not in result.stdout
     assert [p.read_bytes()[:4] for p in tmp_path.glob("*.png")] == [b"\x89PNG"] * 2  # the labelled file, and the other

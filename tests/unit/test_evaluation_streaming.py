@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.panel import panel
 from tests.evaluation_data import daily
 
+LIGHT = Path("light")  # what is tested is the same for every model
+
 
 def make(i: int, n: int, features: int = 1) -> Case:
     rng = np.random.default_rng(i)
@@ -24,7 +27,7 @@ def make(i: int, n: int, features: int = 1) -> Case:
 
 
 def outputs(cases: list[Case]) -> list[Forecasts]:
-    engine = Engine(None, features=cases[0].value.shape[1], capacity=len(cases), device="cpu")
+    engine = Engine(LIGHT, features=cases[0].value.shape[1], capacity=len(cases), device="cpu")
     places, parts = zip(*streaming.portions(engine, cases), strict=True)
     order = np.argsort(np.concatenate(places))
     columns = [np.concatenate([getattr(part, f.name) for part in parts])[order] for f in fields(Forecasts)]
@@ -53,8 +56,8 @@ def test_no_look_ahead(features: int) -> None:
 
 def test_side_by_side_is_as_alone_and_labels_change_nothing() -> None:
     cases = [make(i, n) for i, n in enumerate((200, 300, 250))]
-    together = streaming.judge(None, cases, lambda _: None)
-    (alone,) = streaming.judge(None, [replace(cases[1], windows=(), warm=0)], lambda _: None)
+    together = streaming.judge(LIGHT, cases, lambda _: None)
+    (alone,) = streaming.judge(LIGHT, [replace(cases[1], windows=(), warm=0)], lambda _: None)
     assert len(alone.score) == 300
     assert alone.score.max() > 0
     np.testing.assert_allclose(together[1].score, alone.score, rtol=1e-6)
@@ -65,10 +68,10 @@ def test_side_by_side_is_as_alone_and_labels_change_nothing() -> None:
 def test_cases_of_unlike_widths_come_back_in_their_order() -> None:
     cases = [make(0, 150, 2), make(1, 120, 1), make(2, 130, 2)]
     told: list[int] = []
-    found = streaming.judge(None, cases, told.append)
+    found = streaming.judge(LIGHT, cases, told.append)
     assert [len(one.score) for one in found] == [150, 120, 130]
     assert sum(told) == 2 * 150 + 120 + 2 * 130
-    (alone,) = streaming.judge(None, [cases[2]], lambda _: None)
+    (alone,) = streaming.judge(LIGHT, [cases[2]], lambda _: None)
     np.testing.assert_allclose(found[2].score, alone.score, rtol=1e-6)
 
 
@@ -76,8 +79,8 @@ def test_predictions_are_those_of_the_engine(monkeypatch: pytest.MonkeyPatch) ->
     cases = [make(i, n) for i, n in enumerate((90, 140))]
     expected = outputs(cases)
     monkeypatch.setattr(streaming, "_PORTION", 37)
-    found = streaming.predict(None, cases, lambda _: None)
-    assert found.steps == Engine(None, capacity=1, device="cpu").steps
+    found = streaming.predict(LIGHT, cases, lambda _: None)
+    assert found.steps == Engine(LIGHT, capacity=1, device="cpu").steps
     first = 0
     for one, case in zip(expected, cases, strict=True):
         data = panel([case])

@@ -23,7 +23,7 @@ def make(
     policy: str = "carry", features: int = 1, folder: Path | None = None, min_n: int = 10, **more: float
 ) -> Engine:
     engine = Engine(
-        folder,
+        folder or Path("light"),  # in half the time
         features=features,
         capacity=8,
         device="cpu",
@@ -211,7 +211,7 @@ def test_the_slower_pace_of_a_series_ends_the_imputing() -> None:
 
 @pytest.mark.parametrize("how", ["mask", "forward", "forecast"])
 def test_impute_goes_before_what_the_bundle_does_with_null_values(tmp_path: Path, how: str) -> None:
-    start = bundle.load()
+    start = bundle.load(Path("light"))
     bundle.save(tmp_path, start.description.model_copy(update={"missing": how}), start.forecaster)
     values = wave(60)
     values[40:45] = NAN

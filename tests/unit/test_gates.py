@@ -445,7 +445,8 @@ def test_the_benchmark_reads_labels_and_knows_changes(tmp_path: Path, monkeypatc
         monkeypatch.setattr(bench, name, value)
     monkeypatch.setattr(bench, "KINDS", {kind: bench.KINDS[kind] for kind in ("nothing", "deviation x 3")})
 
-    result = CliRunner().invoke(app, ["bench", "gates", "--data", str(tmp_path), "--json"], catch_exceptions=False)
+    arguments = ["bench", "gates", "--data", str(tmp_path), "--bundle", "light", "--json"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     found = json.loads(result.stdout)
     assert (found["labelled"]["events"], found["labelled"]["series"]) == (1, 1)
     assert set(found["labelled"]["signals"]) == {

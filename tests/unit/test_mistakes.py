@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -277,6 +277,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """`run` for commands that leave nothing behind: in this process, in the folder."""
+
+    def run_here(*arguments: str, **variables: str) -> tuple[int, str]:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("sys.argv", ["stream-gru", *arguments])
+        begin = time.monotonic()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert time.monotonic() - begin < LIMIT_S
+        said = capfd.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    return run_here
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_said_and_no_secret(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -350,10 +371,9 @@ def test_a_port_in_use_is_one_line(folder: Path, taken: int, role: str) -> None:
     assert f"can't listen on 127.0.0.1:{taken}: Address already in use; is another worker here?" in said
 
 
-def test_servers_that_are_not_there_are_both_named(folder: Path) -> None:
+def test_servers_that_are_not_there_are_both_named(here: Run) -> None:
     kafka, redis = free_port(), free_port()
-    code, said = run(
-        folder,
+    code, said = here(
         *("config", "check", "--connect", "--set", f"kafka.bootstrap_servers=127.0.0.1:{kafka}"),
         STREAM_GRU_STATE__URL=f"redis://me:hunter2@127.0.0.1:{redis}/0",
     )
@@ -364,9 +384,8 @@ def test_servers_that_are_not_there_are_both_named(folder: Path) -> None:
     assert f"Redis at redis://me:***@127.0.0.1:{redis}/0 does not answer" in theirs
 
 
-def test_servers_that_never_say_a_word_are_not_waited_for(folder: Path, taken: int) -> None:
-    code, said = run(
-        folder,
+def test_servers_that_never_say_a_word_are_not_waited_for(here: Run, taken: int) -> None:
+    code, said = here(
         *("config", "check", "--connect", "--set", f"kafka.bootstrap_servers=127.0.0.1:{taken}"),
         *("--set", f"state.url=redis://127.0.0.1:{taken}/0", "--set", "state.password_file=password"),
     )

@@ -123,7 +123,7 @@ import resource, struct, sys, zlib
 import cramjam
 from stream_gru import unpacking
 
-piece, pieces, codec = b"\\0" * (1 << 20), 900, sys.argv[1]
+piece, pieces, codec = b"\\0" * (1 << 20), 400, sys.argv[1]
 if codec == "gzip":
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join([packer.compress(piece) for _ in range(pieces)]) + packer.flush()

@@ -293,7 +293,7 @@ def test_a_recipe_is_fitted_once_on_what_lies_before_the_first_origin(tmp_path: 
     served = rolling.by_origins(history, tmp_path, Origins(), device="cpu")
     assert [block.trained for block in served] == [None] * 5
     assert served[0].begin == 60_000
-    shipped = rolling.by_origins(history, None, Origins(), device="cpu")
+    shipped = rolling.by_origins(history, Path("light"), Origins(), device="cpu")
     assert shipped[-1].score.error[0] < served[-1].score.error[0]  # it was trained
 
 
