@@ -11,12 +11,11 @@ import psutil
 import pytest
 import redis
 
-from stream_gru.settings import Settings
 from stream_gru.tools.embedded import HOST, RedisServer
 from stream_gru.tools.processes import wait_until
 from tests.chaos import servers
 from tests.chaos.servers import Site
-from tests.harness import Crew, check, crew, loaded, progress, read
+from tests.harness import Crew, check, crew, loaded, read, scores
 
 CHAOS = pytest.mark.chaos
 RATE = 600
@@ -30,17 +29,6 @@ async def ready_within(workers: Crew, name: str, seconds: float, *, wanted: bool
     while (said := await asyncio.to_thread(workers.ready, name))[0] is not wanted:
         assert time.monotonic() - began < seconds, f"{name}: {said}\n{workers.workers[name].tail(30)}"
         await asyncio.sleep(0.1)
-    return time.monotonic() - began
-
-
-async def scores(direct: Settings, within_s: float) -> float:
-    """How long it took until everything that is there now was scored and stored."""
-    began = time.monotonic()
-    async with progress(direct) as asked:
-        ends = await asked.ends()
-        while not await asked.reached(ends):
-            assert time.monotonic() - began < within_s, f"{await asked.commits()} of {ends}"
-            await asyncio.sleep(0.1)
     return time.monotonic() - began
 
 

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import pytest
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
+from tests import scorers
+from tests.forked import Worker
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., Child]
@@ -30,10 +33,13 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
     """Start the service with a scorer of `tests.scorers`; it is gone at the end of the test."""
     children: list[Child] = []
 
-    def starting(scorer: str, **changes: Any) -> Child:
-        changed = settings.model_copy(update=changes)
-        variables = {**environment(changed), "PYTHONPATH": str(ROOT)}
-        child = Child([sys.executable, "-m", "tests.scorers", scorer], tmp_path / f"{len(children)}.log", variables)
+    def starting(scorer: str, *, forked: bool = True, **changes: Any) -> Child:
+        log, variables = tmp_path / f"{len(children)}.log", environment(settings.model_copy(update=changes))
+        if forked:
+            child: Child = Worker(log, variables, partial(scorers.main, scorer))
+        else:
+            command = [sys.executable, "-m", "tests.scorers", scorer]
+            child = Child(command, log, {**variables, "PYTHONPATH": str(ROOT)})
         children.append(child)
         return child
 
@@ -133,7 +139,7 @@ def test_the_data_plane_goes_on_while_the_control_plane_can_not(start: Start, se
 
 
 def test_a_scorer_alone_has_no_faust(start: Start) -> None:
-    child = start("Scorer", role="scorer")
+    child = start("Scorer", forked=False, role="scorer")  # a fork has imported everything
     wait_until(is_ready(child), "the scorer", 20, child)
     maps = Path(f"/proc/{child.pid}/maps")
     if maps.exists():  # Linux
