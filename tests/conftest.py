@@ -85,7 +85,8 @@ def make_settings(kafka: KafkaServer, redis_url: str) -> Callable[[int], Setting
                 commands=f"commands-{unique}",
                 command_replies=f"command-replies-{unique}",
             ),
-            state=State(url=redis_url),
+            # Tests wait for what is stored; those that are about what isn't yet have an interval of their own.
+            state=State.model_validate({"url": redis_url, "checkpoint_interval_s": 0.2}),
             metrics=Metrics(port=0),
         )
         topics.create(made, partitions)

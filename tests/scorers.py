@@ -92,8 +92,9 @@ class Hung(Scorer):
                 log.info("cancelled")
 
 
-def main(name: str) -> None:
+def main(name: str, grace_s: float = service._GRACE_S) -> None:
     """For `tests.forked.Worker`, and for a process that has imported nothing else."""
+    service._GRACE_S = grace_s
     sys.exit(service.run(settings.load(), globals()[name]))
 
 
