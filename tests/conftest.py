@@ -44,6 +44,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Apache Kafka from KAFKA_HOME when that is set, else the embedded broker."""
     with kafka_server(tmp_path_factory.mktemp("kafka")) as server:
         yield server
+        server.kill()  # nobody needs what it would write on its way down
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +112,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
         # A JVM that has only just started takes long over the first passwords that it checks.
         wait_until(lambda: asyncio.run(diagnose(server.kafka())) is None, "the first user", server.start_timeout_s)
         yield server
+        server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ async def test_row_01_thirty_kills(site: Site) -> None:
 async def test_row_02_killed_at_every_fail_point(site: Site, kills: int) -> None:
     chosen = lasting(site.settings, chunk_rows=10)
     with crew(chosen, site.folder) as workers:
-        async with loaded(workers, site.direct, "a"), progress(site.direct) as asked:
+        async with loaded(workers, site.direct, "a", rate=300), progress(site.direct) as asked:
             workers.workers["a"].kill()
             for point in KILLS:
                 for n in range(kills):

@@ -22,18 +22,22 @@ SERIES = 2000
 
 @pytest.fixture
 def loaded(make_settings: Callable[[int], Settings]) -> Settings:
-    """With as much in hand at a crash as by default; the group misses a member soon."""
+    """With as much in hand at a crash as by default."""
     made = make_settings(PARTITIONS)
-    kafka = made.kafka.model_copy(update={"session_timeout_s": 3, "rebalance_timeout_s": 2})
-    state = made.state.model_copy(update={"checkpoint_interval_s": 1.0})
-    return made.model_copy(update={"kafka": kafka, "state": state})
+    return made.model_copy(update={"state": made.state.model_copy(update={"checkpoint_interval_s": 1.0})})
+
+
+def soon_missed(settings: Settings) -> Settings:
+    """For workers that die or freeze: their group does not wait long for them."""
+    kafka = settings.kafka.model_copy(update={"session_timeout_s": 3, "rebalance_timeout_s": 2})
+    return settings.model_copy(update={"kafka": kafka})
 
 
 @pytest.fixture
 def mortal(kafka: KafkaServer, loaded: Settings) -> Settings:
     """For workers that die: on the embedded broker, whose groups never bury a dead leader, they are static members."""
     if isinstance(kafka, ApacheKafka):
-        return loaded
+        return soon_missed(loaded)
     return loaded.model_copy(update={"kafka": loaded.kafka.model_copy(update={"group_instance_id": "test"})})
 
 
@@ -72,7 +76,7 @@ async def test_row_03_a_worker_frozen_past_its_session_is_fenced(
     if not isinstance(kafka, ApacheKafka):
         pytest.skip("the embedded broker's groups never give a frozen member's partitions away; set KAFKA_HOME")
     load = Load(loaded, SERIES)
-    with crew(loaded, tmp_path, "a", "b") as workers:
+    with crew(soon_missed(loaded), tmp_path, "a", "b") as workers:
         await load.send(2 * SERIES)
         await workers.share("a", "b", partitions=PARTITIONS // 2)
         async with load.flowing(1500):
