@@ -44,6 +44,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Apache Kafka from KAFKA_HOME when that is set, else the embedded broker."""
     with kafka_server(tmp_path_factory.mktemp("kafka")) as server:
         yield server
+        server.kill()  # nobody needs what it would write on its way down
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,8 @@ def make_settings(kafka: KafkaServer, redis_url: str) -> Callable[[int], Setting
                 commands=f"commands-{unique}",
                 command_replies=f"command-replies-{unique}",
             ),
-            state=State(url=redis_url),
+            # Tests wait for what is stored; those that are about what isn't yet have an interval of their own.
+            state=State.model_validate({"url": redis_url, "checkpoint_interval_s": 0.2}),
             metrics=Metrics(port=0),
         )
         topics.create(made, partitions)
@@ -110,6 +112,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
         # A JVM that has only just started takes long over the first passwords that it checks.
         wait_until(lambda: asyncio.run(diagnose(server.kafka())) is None, "the first user", server.start_timeout_s)
         yield server
+        server.kill()
 
 
 @pytest.fixture(scope="session")

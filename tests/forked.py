@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import IO
@@ -21,19 +21,27 @@ _WORKER = [sys.executable, "-m", "stream_gru", "worker"]
 _IMPORTED = ["__main__", "stream_gru.service", "stream_gru.worker.worker", "stream_gru.agents", "stream_gru.cli"]
 
 
-class Worker(Child):
-    """`stream-gru worker` with settings from `environment`."""
+def work() -> None:
+    """What a worker does."""
+    from stream_gru.cli import main
 
-    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+    main()
+
+
+class Worker(Child):
+    """`stream-gru worker` with settings from `environment`, or what another `main` makes of it."""
+
+    def __init__(self, log: Path, environment: Mapping[str, str], main: Callable[[], None] = work) -> None:
+        self._main = main  # of a module: its name is what the process gets
         super().__init__(_WORKER, log, environment)
 
     def _start(self, output: IO[bytes], environment: Mapping[str, str]) -> Process:
-        return _Fork(output, environment)
+        return _Fork(self._main, output, environment)
 
 
 class _Fork:
-    def __init__(self, output: IO[bytes], environment: Mapping[str, str]) -> None:
-        self._process = _server().Process(target=_work, args=(output.name, dict(environment)), daemon=True)
+    def __init__(self, main: Callable[[], None], output: IO[bytes], environment: Mapping[str, str]) -> None:
+        self._process = _server().Process(target=_run, args=(main, output.name, dict(environment)), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -57,7 +65,7 @@ def _server() -> ForkServerContext:
     return context
 
 
-def _work(log: str, environment: dict[str, str]) -> None:
+def _run(main: Callable[[], None], log: str, environment: dict[str, str]) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
@@ -66,7 +74,4 @@ def _work(log: str, environment: dict[str, str]) -> None:
         os.dup2(descriptor, stream)
     os.close(descriptor)
     sys.argv = ["stream-gru", "worker"]
-
-    from stream_gru.cli import main
-
     main()

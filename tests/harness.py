@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.worker.cluster import Cluster
 from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE, STATE_CLOSE, Checked, Deviations, check, each, partitions, states
-from tests.forked import Worker
+from tests.forked import Worker, work
 
 WORKER = ("-m", "stream_gru", "worker")
 _GRACE_S = 20.0  # for a stop; how long it may take is checked by the tests that are about it
@@ -53,13 +53,13 @@ class Crew:
         *,
         role: Role | None = None,
         settings: Settings | None = None,
-        command: Sequence[str] = WORKER,
+        main: Callable[[], None] | None = None,
         instance: str | None = None,
         **variables: str,
     ) -> Child:
         """Start or start again the worker of this name; with static membership, as the same member or as `instance`.
 
-        It may differ from the others: in its settings, in what Python is told to run, in environment variables.
+        It may differ from the others: in its settings, in what it does (always in a fork), in environment variables.
         """
         if name in self.workers:
             self.workers[name].kill()
@@ -70,11 +70,12 @@ class Crew:
         self.ports[name] = metrics.port or free_port()
         metrics = metrics.model_copy(update={"port": self.ports[name]})
         update = {"role": role or self.role, "kafka": kafka, "metrics": metrics}
-        worker = environment(chosen.model_copy(update=update))
-        log, around = self.folder / f"{name}.log", {**worker, **variables}
-        forked = self.forked and command is WORKER
-        self.workers[name] = Worker(log, around) if forked else Child([sys.executable, *command], log, around)
-        return self.workers[name]
+        around = {**environment(chosen.model_copy(update=update)), **variables}
+        log = self.folder / f"{name}.log"
+        forked = self.forked or main is not None
+        worker = Worker(log, around, main or work) if forked else Child([sys.executable, *WORKER], log, around)
+        self.workers[name] = worker
+        return worker
 
     def log(self, name: str) -> str:
         """What the worker has printed over all its lives."""
@@ -168,6 +169,22 @@ class Load:
             await asyncio.gather(*futures)
         finally:
             await producer.stop()
+
+    @contextlib.asynccontextmanager
+    async def flowing(self, rate: float) -> AsyncIterator[None]:
+        """Readings keep coming meanwhile; each of them is sent, and once."""
+        flowing = True
+
+        async def flow() -> None:
+            while flowing:
+                await self.send(max(1, int(rate / 4)), rate)
+
+        task = asyncio.create_task(flow())
+        try:
+            yield
+        finally:
+            flowing = False
+            await task
 
     async def flow(self, rate: float, producer_settings: Settings | None = None) -> None:
         """Send `rate` a second until cancelled, through whatever happens to Kafka.
@@ -325,6 +342,17 @@ async def drained(settings: Settings, worker: Child, timeout_s: float = 60) -> N
             ends = await asked.ends()
 
 
+async def scores(direct: Settings, within_s: float) -> float:
+    """How long it took until everything that is there now was scored and stored."""
+    began = time.monotonic()
+    async with progress(direct) as asked:
+        ends = await asked.ends()
+        while not await asked.reached(ends):
+            assert time.monotonic() - began < within_s, f"{await asked.commits()} of {ends}"
+            await asyncio.sleep(0.1)
+    return time.monotonic() - began
+
+
 @contextlib.asynccontextmanager
 async def loaded(
     workers: Crew, direct: Settings, *names: str, series: int = 500, rate: float = 600
@@ -366,6 +394,7 @@ __all__ = [
     "loaded",
     "progress",
     "read",
+    "scores",
     "stalls",
     "states",
     "stored_offsets",

@@ -1,4 +1,4 @@
-"""``python -m tests.poisoned worker`` is the command line, of a build that no record with POISON in it survives."""
+"""A worker of a build that no record with POISON in it survives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from stream_gru.cli import main
 from stream_gru.codecs import Decoded
 from stream_gru.codecs.json import Codec
+from tests.forked import work
 
 _decode = Codec.decode
 
@@ -19,6 +19,7 @@ def decode(self: Codec, keys: Sequence[Any], payloads: Sequence[Any], record_tim
     return _decode(self, keys, payloads, record_timestamp)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """For `tests.forked.Worker`."""
     Codec.decode = decode  # type: ignore[method-assign]  # that is what this is for
-    main()
+    work()

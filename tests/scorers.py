@@ -1,4 +1,4 @@
-"""``python -m tests.scorers NAME`` runs the service with a data plane that does nothing but what NAME says."""
+"""The service with a data plane that does nothing but what the name of a scorer says."""
 
 from __future__ import annotations
 
@@ -92,5 +92,11 @@ class Hung(Scorer):
                 log.info("cancelled")
 
 
+def main(name: str, grace_s: float = service._GRACE_S) -> None:
+    """For `tests.forked.Worker`, and for a process that has imported nothing else."""
+    service._GRACE_S = grace_s
+    sys.exit(service.run(settings.load(), globals()[name]))
+
+
 if __name__ == "__main__":
-    sys.exit(service.run(settings.load(), globals()[sys.argv[1]]))
+    main(sys.argv[1])

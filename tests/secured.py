@@ -41,11 +41,11 @@ _EXPIRED = datetime.timedelta(hours=-1)
 
 _LISTENERS = """\
 listeners=PLAINTEXT://{host}:{PLAINTEXT},SASL://{host}:{SASL},MTLS://{host}:{MTLS},EXPIRED://{host}:{EXPIRED},\
-NAMED://{host}:{NAMED},CONTROLLER://{host}:{controller}
+NAMED://{host}:{NAMED},BRIEF://{host}:{BRIEF},CONTROLLER://{host}:{controller}
 advertised.listeners=PLAINTEXT://{host}:{PLAINTEXT},SASL://{host}:{SASL},MTLS://{host}:{MTLS},\
-EXPIRED://{host}:{EXPIRED},NAMED://{host}:{NAMED}
+EXPIRED://{host}:{EXPIRED},NAMED://{host}:{NAMED},BRIEF://{host}:{BRIEF}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_SSL,MTLS:SSL,EXPIRED:SASL_SSL,\
-NAMED:SASL_SSL
+NAMED:SASL_SSL,BRIEF:SASL_SSL
 inter.broker.listener.name=PLAINTEXT
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
@@ -59,6 +59,8 @@ ssl.principal.mapping.rules=RULE:^CN=([a-z]+)$/$1/
 listener.name.sasl.scram-sha-512.sasl.jaas.config={scram}
 listener.name.expired.scram-sha-512.sasl.jaas.config={scram}
 listener.name.named.scram-sha-512.sasl.jaas.config={scram}
+listener.name.brief.scram-sha-512.sasl.jaas.config={scram}
+listener.name.brief.scram-sha-512.connections.max.reauth.ms=2000
 listener.name.mtls.ssl.client.auth=required
 listener.name.expired.ssl.keystore.location={folder}/expired.pem
 listener.name.named.ssl.keystore.location={folder}/named.pem
@@ -67,13 +69,17 @@ _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
 class SecuredKafka(ApacheKafka):
-    """Apache Kafka with a port for each way in. Whoever comes by PLAINTEXT may do everything: the tests' own way."""
+    """Apache Kafka with a port for each way in. Whoever comes by PLAINTEXT may do everything: the tests' own way.
+
+    On BRIEF, clients that do not prove again who they are lose their connection; ours then make a new one.
+    """
 
     start_timeout_s = 90.0
 
     def __init__(self, directory: Path, home: Path) -> None:
         super().__init__(directory, home)
-        self.ports = {"PLAINTEXT": self.port} | {name: free_port() for name in ("SASL", "MTLS", "EXPIRED", "NAMED")}
+        ways = ("SASL", "MTLS", "EXPIRED", "NAMED", "BRIEF")
+        self.ports = {"PLAINTEXT": self.port} | {name: free_port() for name in ways}
         self.authority = Authority(directory)
         self.authority.issue("broker", "localhost", HOST)
         self.authority.issue("expired", "localhost", HOST, left=_EXPIRED)

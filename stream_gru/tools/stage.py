@@ -64,6 +64,7 @@ def stage(
         if kafka is None:
             say("starting a Kafka broker")
             broker = stack.enter_context(kafka_server(folder / "kafka"))
+            stack.callback(broker.kill)  # at the end: to shut down in order takes seconds, and nothing of it is kept
             settings = changed(settings, {"kafka.bootstrap_servers": broker.bootstrap_servers, **OPEN_KAFKA})
             named = f"{broker.name} Kafka at {broker.bootstrap_servers}"
         else:

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.failing``: a worker that dies, raises or loses a task at a chosen point.
+"""`main` of a worker that dies, raises or loses a task at a chosen point.
 
 ``FAIL_AT`` names the point, ``FAIL_WHEN`` a file that is there when it is time. What is patched is named as the product
 names it, so that a renamed part fails here and not in silence.
@@ -23,6 +23,7 @@ from stream_gru.stores.redis import RedisStore
 from stream_gru.worker.commits import Commits
 from stream_gru.worker.outbox import Outbox
 from stream_gru.worker.source import Source
+from tests.forked import work
 
 _ON_ITS_WAY_S = 0.003  # less than a broker takes to answer, mostly
 
@@ -151,9 +152,7 @@ def _after(owner: type, name: str, die: Sentence) -> None:
     setattr(owner, name, dying)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """For `tests.forked.Worker`."""
     POINTS[os.environ["FAIL_AT"]](Sentence(os.environ.get("FAIL_WHEN", "")))
-    from stream_gru.cli import main
-
-    sys.argv = ["stream-gru", "worker"]
-    main()
+    work()

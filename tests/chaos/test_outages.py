@@ -77,6 +77,11 @@ class Watch:
                 self.noticed.setdefault(name, after_s)
             self.lines.setdefault(name, []).append((after_s, self.workers.log(name).count("\n")))
 
+    @property
+    def all_noticed(self) -> bool:
+        """Whether /ready of everyone has named the server."""
+        return self.noticed.keys() == self.pids.keys()
+
     def most_lines(self, name: str) -> float:
         """Log lines a second, in the ten seconds with most of them."""
         seen = self.lines[name]
@@ -84,8 +89,8 @@ class Watch:
         return max(lines for _, lines in spans) / _WINDOW_S
 
 
-async def outage(site: Site, which: Which, how: How, seconds: float, *, loaded: bool) -> None:
-    """All that must hold."""
+async def outage(site: Site, which: Which, how: How, seconds: float, *, loaded: bool, noticed: bool = False) -> None:
+    """All that must hold. `noticed`: it lasts until everyone has noticed."""
     server, direct = (site.broker if which == "kafka" else site.store), site.direct
     load = Load(direct, SERIES)
     with crew(site.settings, site.folder, "a", "b", role="all") as workers:
@@ -99,7 +104,7 @@ async def outage(site: Site, which: Which, how: How, seconds: float, *, loaded: 
                 await asyncio.sleep(3)
             await asyncio.to_thread(begin, server, how)
             began = time.monotonic()
-            while (after := time.monotonic() - began) < seconds:
+            while (after := time.monotonic() - began) < seconds or (noticed and not watch.all_noticed):
                 await asyncio.to_thread(watch.look, after)
                 if after > NOTICED_S + 1:
                     late = {name: watch.noticed.get(name) for name in workers.workers}
@@ -164,4 +169,4 @@ async def test_outage(site: Site, which: Which, how: How, seconds: float, load: 
 
 async def test_row_15_broker_killed_for_a_moment(site: Site) -> None:
     """The short form that every change is tested with."""
-    await outage(site, "kafka", "killed", 18, loaded=True)
+    await outage(site, "kafka", "killed", 8, loaded=True, noticed=True)  # longer than a session

@@ -8,17 +8,15 @@ import random
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
 from stream_gru.settings import Settings
+from tests.chaos import failing
 from tests.chaos.failing import KILLS
 from tests.chaos.servers import Site
 from tests.harness import check, crew, loaded, progress, stalls
 
-FAILING = ("-m", "tests.chaos.failing")
-HERE = str(Path(__file__).parents[2])
 CHAOS = pytest.mark.chaos
 
 
@@ -54,12 +52,12 @@ async def test_row_01_thirty_kills(site: Site) -> None:
 async def test_row_02_killed_at_every_fail_point(site: Site, kills: int) -> None:
     chosen = lasting(site.settings, chunk_rows=10)
     with crew(chosen, site.folder) as workers:
-        async with loaded(workers, site.direct, "a"), progress(site.direct) as asked:
+        async with loaded(workers, site.direct, "a", rate=300), progress(site.direct) as asked:
             workers.workers["a"].kill()
             for point in KILLS:
                 for n in range(kills):
                     when = site.folder / f"{point}-{n}"
-                    child = workers.start("a", command=FAILING, FAIL_AT=point, FAIL_WHEN=str(when), PYTHONPATH=HERE)
+                    child = workers.start("a", main=failing.main, FAIL_AT=point, FAIL_WHEN=str(when))
                     ends = await asked.ends()
                     while not await asked.reached(ends):
                         assert child.returncode is None, child.tail(20)
@@ -134,7 +132,7 @@ async def test_row_07_a_step_that_raises_ends_the_process(site: Site, lives: int
         async with loaded(workers, site.direct, "a"):
             workers.workers["a"].kill()
             for n in range(lives):
-                child = workers.start("a", command=FAILING, FAIL_AT="raises", FAIL_SEED=f"{n}", PYTHONPATH=HERE)
+                child = workers.start("a", main=failing.main, FAIL_AT="raises", FAIL_SEED=f"{n}")
                 code = await asyncio.to_thread(child.wait, 60)
                 raised = float(re.findall(r"raising at (\S+)", workers.log("a"))[-1])
                 assert code not in (0, None), child.tail()
@@ -144,18 +142,19 @@ async def test_row_07_a_step_that_raises_ends_the_process(site: Site, lives: int
 
 
 async def test_row_08_a_cancelled_source_ends_the_process(site: Site) -> None:
-    """Unready after a third of what the watchdog gives it, here 2 s of 6; the process ends with a cause."""
-    limits = site.settings.worker.model_copy(update={"unready_after_s": 2, "exit_after_s": 6})
+    """Unready after a third of what the watchdog gives it; the process ends with a cause."""
+    unready_s, exit_s = 1.5, 4.5
+    limits = site.settings.worker.model_copy(update={"unready_after_s": unready_s, "exit_after_s": exit_s})
     chosen = lasting(site.settings.model_copy(update={"worker": limits}))
     with crew(chosen, site.folder) as workers:
         async with loaded(workers, site.direct, "a"):
             workers.workers["a"].kill()
-            child = workers.start("a", command=FAILING, FAIL_AT="source_cancelled", FAIL_AFTER="2", PYTHONPATH=HERE)
+            child = workers.start("a", main=failing.main, FAIL_AT="source_cancelled", FAIL_AFTER="1")
             while not (found := re.findall(r"cancelled at (\S+)", workers.log("a"))):
                 assert child.returncode is None, child.tail()
                 await asyncio.sleep(0.1)
-            while child.returncode is None and time.time() < float(found[0]) + 6 + 3:
-                if time.time() > float(found[0]) + 2 + 1:
+            while child.returncode is None and time.time() < float(found[0]) + exit_s + 3:
+                if time.time() > float(found[0]) + unready_s + 1:
                     assert not workers.ready("a")[0]
                 await asyncio.sleep(0.2)
             assert child.returncode, f"code {child.returncode}: {child.tail()}"

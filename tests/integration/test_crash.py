@@ -14,7 +14,7 @@ import pytest
 
 from stream_gru.settings import Settings
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer
-from tests.harness import Load, check, crew, drained, stored_offsets
+from tests.harness import Load, check, crew, drained, scores, stored_offsets
 
 PARTITIONS = 6
 SERIES = 2000
@@ -22,14 +22,22 @@ SERIES = 2000
 
 @pytest.fixture
 def loaded(make_settings: Callable[[int], Settings]) -> Settings:
-    return make_settings(PARTITIONS)
+    """With as much in hand at a crash as by default."""
+    made = make_settings(PARTITIONS)
+    return made.model_copy(update={"state": made.state.model_copy(update={"checkpoint_interval_s": 1.0})})
+
+
+def soon_missed(settings: Settings) -> Settings:
+    """For workers that die or freeze: their group does not wait long for them."""
+    kafka = settings.kafka.model_copy(update={"session_timeout_s": 3, "rebalance_timeout_s": 2})
+    return settings.model_copy(update={"kafka": kafka})
 
 
 @pytest.fixture
 def mortal(kafka: KafkaServer, loaded: Settings) -> Settings:
     """For workers that die: on the embedded broker, whose groups never bury a dead leader, they are static members."""
     if isinstance(kafka, ApacheKafka):
-        return loaded
+        return soon_missed(loaded)
     return loaded.model_copy(update={"kafka": loaded.kafka.model_copy(update={"group_instance_id": "test"})})
 
 
@@ -45,13 +53,12 @@ async def _survives(settings: Settings, folder: Path, storm: Storm) -> None:
     with crew(settings, folder, "a", "b") as workers:
         await load.send(2 * SERIES)
         await drained(settings, workers.workers["a"])  # all have started
-        sending = asyncio.create_task(load.send(int(storm.kills * storm.every_s * storm.rate), storm.rate))
-        for n in range(storm.kills):
-            await asyncio.sleep(storm.every_s * chance.uniform(0.5, 1.0))
-            victim = "ab"[n % 2]
-            assert workers.workers[victim].kill() == -signal.SIGKILL
-            workers.start(victim)
-        await sending
+        async with load.flowing(storm.rate):
+            for n in range(storm.kills):
+                await asyncio.sleep(storm.every_s * chance.uniform(0.5, 1.0))
+                victim = "ab"[n % 2]
+                assert workers.workers[victim].kill() == -signal.SIGKILL
+                workers.start(victim)
         await drained(settings, workers.workers["a"], 90)
         assert set(workers.stop().values()) == {0}
     checked = await check(settings)
@@ -59,7 +66,7 @@ async def _survives(settings: Settings, folder: Path, storm: Storm) -> None:
 
 
 async def test_row_01_three_kills_under_load(mortal: Settings, tmp_path: Path) -> None:
-    await _survives(mortal, tmp_path, Storm(kills=3, every_s=4, rate=2500))
+    await _survives(mortal, tmp_path, Storm(kills=3, every_s=3, rate=2000))
 
 
 async def test_row_03_a_worker_frozen_past_its_session_is_fenced(
@@ -69,17 +76,17 @@ async def test_row_03_a_worker_frozen_past_its_session_is_fenced(
     if not isinstance(kafka, ApacheKafka):
         pytest.skip("the embedded broker's groups never give a frozen member's partitions away; set KAFKA_HOME")
     load = Load(loaded, SERIES)
-    with crew(loaded, tmp_path, "a", "b") as workers:
+    with crew(soon_missed(loaded), tmp_path, "a", "b") as workers:
         await load.send(2 * SERIES)
-        await drained(loaded, workers.workers["a"])
-        sending = asyncio.create_task(load.send(30_000, 1500))
-        await asyncio.sleep(3)
-        os.killpg(workers.workers["a"].pid, signal.SIGSTOP)
-        await asyncio.sleep(loaded.kafka.session_timeout_s + 2)
-        await asyncio.sleep(5)
-        before = await stored_offsets(loaded)
-        os.killpg(workers.workers["a"].pid, signal.SIGCONT)
-        await sending
+        await workers.share("a", "b", partitions=PARTITIONS // 2)
+        async with load.flowing(1500):
+            await asyncio.sleep(1.5)
+            os.killpg(workers.workers["a"].pid, signal.SIGSTOP)
+            await workers.share("b", partitions=PARTITIONS)
+            await scores(loaded, 60)  # so what "a" holds is old
+            before = await stored_offsets(loaded)
+            os.killpg(workers.workers["a"].pid, signal.SIGCONT)
+            await workers.share("a", "b", partitions=PARTITIONS // 2)
         await drained(loaded, workers.workers["b"], 90)
         after = await stored_offsets(loaded)
         assert all(after[tp] >= offset for tp, offset in before.items())
@@ -92,12 +99,15 @@ async def test_row_04_a_worker_joins_and_leaves(loaded: Settings, tmp_path: Path
     """Clean rebalances repeat nothing and lose nothing."""
     load = Load(loaded, SERIES)
     with crew(loaded, tmp_path, "a") as workers:
-        sending = asyncio.create_task(load.send(20_000, 1500))
-        await asyncio.sleep(4)
-        workers.start("b")
-        await asyncio.sleep(5)
-        assert workers.workers.pop("b").stop() == 0
-        await sending
+        async with load.flowing(1500):
+            await workers.share("a", partitions=PARTITIONS)
+            await scores(loaded, 60)
+            workers.start("b")
+            await workers.share("a", "b", partitions=PARTITIONS // 2)
+            await scores(loaded, 60)
+            assert await asyncio.to_thread(workers.workers.pop("b").stop) == 0
+            await workers.share("a", partitions=PARTITIONS)
+            await scores(loaded, 60)
         await drained(loaded, workers.workers["a"])
         assert workers.stop() == {"a": 0}
     assert (await check(loaded)).duplicates == 0

@@ -45,6 +45,7 @@ def test_kafka_keeps_its_port_and_records(tmp_path: Path) -> None:
         consumer.assign([TopicPartition("t", 0)])
         assert next(iter(consumer)).value == b"kept"
         consumer.close()
+        server.kill()
 
 
 def test_redis_appends_and_never_evicts_and_keeps_its_data(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from aiokafka import AIOKafkaProducer
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.processes import Child, wait_until
+from tests import poisoned
 from tests.forked import Worker
 from tests.harness import Load, drained, read, states
 
@@ -31,14 +31,24 @@ async def poison(settings: Settings, partition: int) -> str:
     return f"{sent.topic}-{sent.partition}-{sent.offset}"
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With as much in hand at a crash as by default, and for static members.
+
+    One that comes back has its partitions at once, and not once the group has buried the one before it.
+    """
+    kafka = settings.kafka.model_copy(update={"group_instance_id": "only"})
+    state = settings.state.model_copy(update={"checkpoint_interval_s": 1.0})
+    return settings.model_copy(update={"role": "scorer", "kafka": kafka, "state": state})
+
+
 @pytest.mark.parametrize("before", [50, 6000], ids=["a small batch", "a large one"])
 async def test_row_22_a_record_that_crashes_its_worker(settings: Settings, tmp_path: Path, before: int) -> None:
     load = Load(settings, 200)
-    command = [sys.executable, "-m", "tests.poisoned", "worker"]
-    env = environment(settings.model_copy(update={"role": "scorer"}))
+    env = environment(settings)
 
     def start() -> Child:
-        return Child(command, tmp_path / "worker.log", env)
+        return Worker(tmp_path / "worker.log", env, poisoned.main)
 
     worker = start()
     try:
@@ -46,7 +56,7 @@ async def test_row_22_a_record_that_crashes_its_worker(settings: Settings, tmp_p
         await drained(settings, worker)
         worker.stop()  # so that all of what follows is there when it starts again
         await load.send(before)
-        poisoned = await poison(settings, 1)
+        culprit = await poison(settings, 1)
         await load.send(before)
         for _ in range(CRASHES):
             worker = start()
@@ -60,12 +70,12 @@ async def test_row_22_a_record_that_crashes_its_worker(settings: Settings, tmp_p
     inputs = await read(settings, *settings.topics.readings)
     dead = {(letter := json.loads(r.value))["id"]: letter for r in await read(settings, settings.topics.dead_letters)}
     outputs = {json.loads(r.value)["id"] for r in await read(settings, settings.topics.forecasts)}
-    assert [id_ for id_, letter in dead.items() if letter["reason"] == "crashed_worker"] == [poisoned]
-    assert "POISON" in dead[poisoned]["value"]["data"]
+    assert [id_ for id_, letter in dead.items() if letter["reason"] == "crashed_worker"] == [culprit]
+    assert "POISON" in dead[culprit]["value"]["data"]
     ids = {f"{r.topic}-{r.partition}-{r.offset}": r for r in inputs}
     assert ids.keys() == outputs | dead.keys()
     assert not outputs & dead.keys()
-    await states(settings, [record for id_, record in ids.items() if id_ != poisoned])
+    await states(settings, [record for id_, record in ids.items() if id_ != culprit])
     log = (tmp_path / "worker.log").read_text()
     assert log.count("3 workers in a row ended while they scored the record") == 1
     assert "POISON" not in log

@@ -7,7 +7,6 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -151,33 +150,41 @@ async def test_row_17_a_sequence_that_is_out_of_order_comes_out_as_that(small: t
     assert await found(settings, topic) == [b"first"]
 
 
-@pytest.mark.parametrize("outage", ["killed", "frozen"])
-async def test_it_closes_in_an_outage(outage: str, tmp_path: Path) -> None:
-    with kafka_server(tmp_path) as server:
-        admin = KafkaAdminClient(bootstrap_servers=server.bootstrap_servers)
-        admin.create_topics({"t": {"num_partitions": 3}}, wait_for_metadata=True)
-        admin.close()
-        before = asyncio.all_tasks()
-        publisher = await Publisher.connect(Kafka(bootstrap_servers=server.bootstrap_servers))
-        await asyncio.gather(*(publisher.send("t", p, [None], [b"x"]) for p in range(3)))
-        if outage == "killed":
-            server.kill()
-        else:
-            server.send_signal(signal.SIGSTOP)
-        try:
-            sent = [publisher.send("t", p, [None] * 2000, [b"y" * 1000] * 2000) for p in range(3)]
-            await eventually(lambda: publisher.oldest_unacknowledged_s > 0.5)
-            began = time.monotonic()
-            await publisher.close()
-            assert time.monotonic() - began < 2.5
-            for future in sent:
-                with pytest.raises(ProducerClosed):
-                    await future
-            await publisher.close()
-            await eventually(lambda: asyncio.all_tasks() == before)
-        finally:
-            if outage == "frozen":
-                server.send_signal(signal.SIGCONT)
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A broker that may be taken down, not started; topics are named after what happens to it."""
+    server = kafka_server(tmp_path_factory.mktemp("fragile"))
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize("outage", ["frozen", "killed"])
+async def test_it_closes_in_an_outage(outage: str, fragile: KafkaServer) -> None:
+    server = fragile.start()
+    admin = KafkaAdminClient(bootstrap_servers=server.bootstrap_servers)
+    admin.create_topics({outage: {"num_partitions": 3}}, wait_for_metadata=True)
+    admin.close()
+    before = asyncio.all_tasks()
+    publisher = await Publisher.connect(Kafka(bootstrap_servers=server.bootstrap_servers))
+    await asyncio.gather(*(publisher.send(outage, p, [None], [b"x"]) for p in range(3)))
+    if outage == "killed":
+        server.kill()
+    else:
+        server.send_signal(signal.SIGSTOP)
+    try:
+        sent = [publisher.send(outage, p, [None] * 2000, [b"y" * 1000] * 2000) for p in range(3)]
+        await eventually(lambda: publisher.oldest_unacknowledged_s > 0.5)
+        began = time.monotonic()
+        await publisher.close()
+        assert time.monotonic() - began < 2.5
+        for future in sent:
+            with pytest.raises(ProducerClosed):
+                await future
+        await publisher.close()
+        await eventually(lambda: asyncio.all_tasks() == before)
+    finally:
+        if outage == "frozen":
+            server.send_signal(signal.SIGCONT)
 
 
 async def test_closing_sends_what_was_queued(small: tuple[Settings, str]) -> None:

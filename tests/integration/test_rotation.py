@@ -5,50 +5,53 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
 from stream_gru.kafka import kafka_python_options
 from stream_gru.settings import Metrics, Settings, State, environment
-from stream_gru.tools import topics
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import wait_until
 from tests.forked import Worker
-from tests.secured import PASSWORD, SecuredKafka, page, secured_kafka
+from tests.secured import PASSWORD, SecuredKafka, page
 
 USER = "scorer"
 NEW = "an0ther-passw0rd"
-# Clients that do not prove again who they are lose their connection; ours then make a new one.
-SESSION = "listener.name.sasl.scram-sha-512.connections.max.reauth.ms"
 
 
-def test_a_rotated_password_needs_no_restart(tmp_path: Path) -> None:
+@pytest.fixture
+def rotating(secured: SecuredKafka) -> Iterator[SecuredKafka]:
+    """The shared Kafka, on which the scorer's password may change."""
+    secured.allow(page("acl", USER))
+    yield secured
+    _set_password(secured, PASSWORD)
+    secured.forbid()
+
+
+def test_a_rotated_password_needs_no_restart(rotating: SecuredKafka, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text(f"{PASSWORD}\n")
-    server = secured_kafka(tmp_path / "kafka")
-    server.properties[SESSION] = "4000"
-    with server:
-        topics.create(Settings(kafka=server.kafka("PLAINTEXT")), 2, 1)
-        server.allow(page("acl", USER))
-        settings = Settings(
-            role="scorer",
-            kafka=server.kafka("SASL", USER, sasl_password=None, sasl_password_file=password),
-            state=State.model_validate({"url": "memory://", "capacity": 20_000}),
-            metrics=Metrics(host=HOST, port=free_port()),
-        )
-        log = tmp_path / "worker.log"
-        worker = Worker(log, environment(settings))
-        try:
-            wait_until(lambda: _ready(settings)[0], "the worker becomes ready", 120, worker)
-            _set_password(server, NEW)
-            wait_until(lambda: "password" in _ready(settings)[1], "readiness tells of the password", 90, worker)
-            password.write_text(f"{NEW}\n")
-            wait_until(lambda: _ready(settings)[0], "the worker goes on", 90, worker)
-        finally:
-            worker.stop()
+    settings = Settings(
+        role="scorer",
+        kafka=rotating.kafka("BRIEF", USER, sasl_password=None, sasl_password_file=password),
+        state=State.model_validate({"url": "memory://", "capacity": 20_000}),
+        metrics=Metrics(host=HOST, port=free_port()),
+    )
+    log = tmp_path / "worker.log"
+    worker = Worker(log, environment(settings))
+    try:
+        wait_until(lambda: _ready(settings)[0], "the worker becomes ready", 120, worker)
+        _set_password(rotating, NEW)
+        wait_until(lambda: "password" in _ready(settings)[1], "readiness tells of the password", 90, worker)
+        password.write_text(f"{NEW}\n")
+        wait_until(lambda: _ready(settings)[0], "the worker goes on", 90, worker)
+    finally:
+        worker.stop()
     said = log.read_text("utf-8")
     assert "refuses the password of user 'scorer'" in said
     assert PASSWORD not in said

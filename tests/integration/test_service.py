@@ -11,15 +11,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from stream_gru import service
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
+from tests import scorers
+from tests.forked import Worker
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., Child]
@@ -30,10 +34,13 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
     """Start the service with a scorer of `tests.scorers`; it is gone at the end of the test."""
     children: list[Child] = []
 
-    def starting(scorer: str, **changes: Any) -> Child:
-        changed = settings.model_copy(update=changes)
-        variables = {**environment(changed), "PYTHONPATH": str(ROOT)}
-        child = Child([sys.executable, "-m", "tests.scorers", scorer], tmp_path / f"{len(children)}.log", variables)
+    def starting(scorer: str, *, forked: bool = True, grace_s: float = service._GRACE_S, **changes: Any) -> Child:
+        log, variables = tmp_path / f"{len(children)}.log", environment(settings.model_copy(update=changes))
+        if forked:
+            child: Child = Worker(log, variables, partial(scorers.main, scorer, grace_s))
+        else:
+            command = [sys.executable, "-m", "tests.scorers", scorer]
+            child = Child(command, log, {**variables, "PYTHONPATH": str(ROOT)})
         children.append(child)
         return child
 
@@ -106,10 +113,13 @@ def test_a_signal_ends_it_while_kafka_does_not_answer(start: Start, settings: Se
 
 
 def test_a_data_plane_that_does_not_end_is_left_behind(start: Start) -> None:
-    child = start("Hung")
+    assert service._GRACE_S + service._LAST_S < 10, "what Docker gives it"
+    child = start("Hung", grace_s=2.0)
     wait_until(is_ready(child), "both planes", 20, child)
     child.send_signal(signal.SIGTERM)
+    began = time.monotonic()
     assert child.wait(10) == 0
+    assert time.monotonic() - began > 1.5, "it was given its time"
     assert "the data plane did not end in time" in child.log.read_text()
 
 
@@ -133,7 +143,7 @@ def test_the_data_plane_goes_on_while_the_control_plane_can_not(start: Start, se
 
 
 def test_a_scorer_alone_has_no_faust(start: Start) -> None:
-    child = start("Scorer", role="scorer")
+    child = start("Scorer", forked=False, role="scorer")  # a fork has imported everything
     wait_until(is_ready(child), "the scorer", 20, child)
     maps = Path(f"/proc/{child.pid}/maps")
     if maps.exists():  # Linux

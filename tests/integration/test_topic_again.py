@@ -17,6 +17,7 @@ from stream_gru.settings import Settings
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
 from stream_gru.tools.processes import wait_until
+from tests import impatient
 from tests.harness import Load, crew, drained
 
 
@@ -36,8 +37,8 @@ async def test_row_19_a_topic_deleted_and_made_again_under_a_running_worker(
         pytest.skip("the embedded broker has no topic ids; set KAFKA_HOME")
     served = settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"port": free_port()})})
     topic = served.topics.readings[0]
-    with crew(served, tmp_path, "a") as workers:
-        worker = workers.workers["a"]
+    with crew(served, tmp_path) as workers:
+        worker = workers.start("a", main=impatient.main)
         await Load(served, 50).send(1000)
         await drained(served, worker)
         with closing(KafkaAdminClient(**kafka_python_options(served.kafka))) as admin:
@@ -55,8 +56,8 @@ async def test_row_19_a_topic_deleted_and_made_again_under_a_running_worker(
 
 async def test_row_19_partitions_added_under_a_running_worker(settings: Settings, tmp_path: Path) -> None:
     """At once, not when the client looks for them after minutes in which nobody reads them."""
-    with crew(settings, tmp_path, "a") as workers:
-        worker = workers.workers["a"]
+    with crew(settings, tmp_path) as workers:
+        worker = workers.start("a", main=impatient.main)
         await Load(settings, 50).send(1000)
         await drained(settings, worker)
         with closing(KafkaAdminClient(**kafka_python_options(settings.kafka))) as admin:

@@ -1,0 +1,12 @@
+"""A worker that looks every second for what others look for every ten."""
+
+from __future__ import annotations
+
+from stream_gru.worker import assignment, control
+from tests.forked import work
+
+
+def main() -> None:
+    """For `tests.forked.Worker`."""
+    assignment._LOOK_S = control._FOLLOW_S = 1.0
+    work()
