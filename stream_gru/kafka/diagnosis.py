@@ -138,7 +138,10 @@ class _Probe:
         except ConnectionError:
             start = b""
         if plain and start[:1] and start[0] in (_TLS_ALERT, _TLS_HANDSHAKE):
-            raise BrokerRefusedError(self._wants_tls())
+            raise BrokerRefusedError(
+                f"Kafka at {self._at} asks for TLS, but kafka.security_protocol is {self._kafka.security_protocol}; "
+                "set SSL or SASL_SSL, or give the port that is not encrypted"
+            )
         if len(start) == 8:
             if start[4:] != struct.pack(">i", _CORRELATION):
                 raise BrokerRefusedError(
@@ -147,7 +150,11 @@ class _Probe:
                 )
             return
         if plain:
-            raise BrokerError(f"{self._wants_tls()} (it closed the connection at the first word)")
+            raise BrokerError(  # so does a proxy or a load balancer whose broker is away
+                f"what listens at {self._at} closes the connection at the first word: is the Kafka behind it down or "
+                f"just starting, or does the port ask for TLS? kafka.security_protocol is "
+                f"{self._kafka.security_protocol}"
+            )
         if self._kafka.ssl_certfile is None:
             raise BrokerError(
                 f"Kafka at {self._at} closed the connection after the TLS handshake: does it ask for a client "
@@ -156,12 +163,6 @@ class _Probe:
         raise BrokerError(
             f"Kafka at {self._at} closed the connection after the TLS handshake: does it trust kafka.ssl_certfile "
             f"{self._kafka.ssl_certfile}?"
-        )
-
-    def _wants_tls(self) -> str:
-        return (
-            f"Kafka at {self._at} asks for TLS, but kafka.security_protocol is {self._kafka.security_protocol}; set "
-            "SSL or SASL_SSL, or give the port that is not encrypted"
         )
 
     async def _ask(self) -> set[Address]:

@@ -259,7 +259,7 @@ def _dumb(says: bytes | None, context: ssl.SSLContext | None = None) -> Iterator
     ("says", "words"),
     [
         (None, "no answer within 4 s though the port is open"),
-        (b"", "closed the connection at the first word"),
+        (b"", "is the Kafka behind it down or just starting, or does the port ask for TLS?"),
         (b"\x15\x03\x03\x00\x02\x02\x50", "asks for TLS, but kafka.security_protocol is PLAINTEXT"),
         (b"HTTP/1.1 400 Bad Request\r\n", "is not Kafka"),
     ],
