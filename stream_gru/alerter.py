@@ -1,7 +1,7 @@
 """From batches of the anomalies topic to alerts that are published once and never lost, whatever moves the records.
 
-The order is: the cursor, if it moved; the alerts, acknowledged; the runs, acknowledged; only then the batch counts as
-read. A crash in between repeats an alert under the same id.
+The order is: what covers runs that are dropped; the alerts, acknowledged; the runs and, last, how far was read. A crash
+in between repeats an alert under the same id.
 
 What brings the records (Faust) moves them through queues that it empties at a rebalance, and it may commit past records
 that were in them. So the stored state says how far each partition was read: what comes again is left out, and what does
@@ -151,7 +151,7 @@ class Alerter:
                     known.add(partition)
                 except (msgspec.MsgspecError, ValueError) as error:
                     log.error("a row of the alerts' table can't be read and is left out (%s)", type(error).__name__)
-            self._next = {partition: self._ledgers[partition].next() for partition in known}
+            self._next = {partition: self._ledgers[partition].cursor.next for partition in known}
 
     async def take(self, records: Sequence[Record]) -> list[Record]:
         """Take records in; returns those that are done with. The others will be delivered again.
@@ -309,6 +309,8 @@ class Alerter:
             if change.runs:
                 runs = change.runs.items()
                 rows = [(pack_key(partition, key), _encode(run) if run else None) for key, run in runs]
+                if change.read is not None:
+                    rows.append((pack_key(partition), _encode(change.read)))
                 await self._link.store(partition, rows)
 
         await self._patiently(partition, generation, "acknowledge alerts", write)

@@ -75,7 +75,6 @@ class Run(msgspec.Struct, frozen=True):
     last: int  # timestamp of the latest reading taken in
     place: Place  # of the latest reading taken in
     seen: int  # Kafka's own timestamp of the latest record taken in
-    position: int  # offset of that record in the anomalies topic
     worst: Worst
 
     def covers(self, output: OutputRecord, place: Place) -> bool:
@@ -107,7 +106,7 @@ class Alert(msgspec.Struct, frozen=True):
 class Cursor(msgspec.Struct, frozen=True):
     """How far a partition of the anomalies topic was read, for runs that are no longer kept."""
 
-    next: int  # offset in the anomalies topic; every record before it was taken in
+    next: int  # offset in the anomalies topic; every record before it was taken in, and what became of it is stored
     ended: dict[str, tuple[int, int]] = {}  # topic of the readings -> (offset, timestamp) of the last run dropped
 
     def covers(self, output: OutputRecord, place: Place) -> bool:
@@ -121,11 +120,16 @@ Key = tuple[str, str]  # topic of the readings, series
 
 @dataclass(slots=True)
 class Change:
-    """What a batch does: alerts to publish first, then runs (None: dropped) and the cursor to store."""
+    """What a batch does, in the order in which it is made durable.
 
-    alerts: list[Alert] = field(default_factory=list)
-    runs: dict[Key, Run | None] = field(default_factory=dict)
+    Any beginning of it may be all that is stored. What covers the runs that are dropped comes before them; how far was
+    read comes after every run, for one that is not stored yet must be read again.
+    """
+
     cursor: Cursor | None = None
+    alerts: list[Alert] = field(default_factory=list)
+    runs: dict[Key, Run | None] = field(default_factory=dict)  # None: dropped
+    read: Cursor | None = None
 
 
 @dataclass(slots=True)
@@ -134,10 +138,6 @@ class Ledger:
 
     runs: dict[Key, Run] = field(default_factory=dict)
     cursor: Cursor = field(default_factory=lambda: Cursor(0))
-
-    def next(self) -> int:
-        """Offset in the anomalies topic from which on to read: what is before it was taken in."""
-        return max([self.cursor.next, *(run.position + 1 for run in self.runs.values())])
 
     def firing(self) -> int:
         """How many series are firing."""
@@ -150,7 +150,7 @@ class Ledger:
                 self.runs.pop(key, None)
             else:
                 self.runs[key] = run
-        self.cursor = change.cursor or self.cursor
+        self.cursor = change.read or change.cursor or self.cursor
 
     def take(self, records: Iterable[tuple[OutputRecord, Place, int, int]]) -> Change:
         """What (output, place, Kafka timestamp, position) records, in the order of their positions, change."""
@@ -162,11 +162,12 @@ class Ledger:
             run = change.runs.get(key) or self.runs.get(key)
             if run.covers(output, place) if run else self.cursor.covers(output, place):
                 continue
-            after = _advance(run, output, place, seen, position)
+            after = _advance(run, output, place, seen)
             if after is None:
                 continue
             change.runs[key] = after
             change.alerts += _announce(run, after, output.series)
+            change.read = msgspec.structs.replace(self.cursor, next=position + 1)
         return change
 
     def hush(self, now: int, silence_ms: int) -> Change:
@@ -186,7 +187,7 @@ class Ledger:
                 offset, timestamp = ended.get(key[0], (-1, -1))
                 ended[key[0]] = (max(offset, run.place.offset), max(timestamp, run.last))
         if ended != self.cursor.ended or None in change.runs.values():
-            change.cursor = Cursor(self.next(), ended)
+            change.cursor = Cursor(self.cursor.next, ended)
         return change
 
 
@@ -203,27 +204,24 @@ def _over(run: Run, age: int, silence_ms: int) -> bool:
             return False
 
 
-def _advance(run: Run | None, output: OutputRecord, place: Place, seen: int, position: int) -> Run | None:
+def _advance(run: Run | None, output: OutputRecord, place: Place, seen: int) -> Run | None:
     """The run after a reading; None: there was none and there is none."""
     open_ = run is not None and run.status in (Status.PENDING, Status.FIRING)
     if not output.is_anomaly:
         if run is None:
             return None
-        return msgspec.structs.replace(
-            run, status=Status.ENDED, last=output.timestamp, place=place, seen=seen, position=position
-        )
+        return msgspec.structs.replace(run, status=Status.ENDED, last=output.timestamp, place=place, seen=seen)
     worst = Worst(output.y, output.yhat, _interval(output), output.anomaly_score, output.model)
     tell = output.alert or (run is not None and run.status in (Status.FIRING, Status.SILENT))
     if run is None or not open_:
         status = Status.FIRING if tell else Status.PENDING
-        return Run(output.id, status, output.timestamp, output.timestamp, place, seen, position, worst)
+        return Run(output.id, status, output.timestamp, output.timestamp, place, seen, worst)
     return msgspec.structs.replace(
         run,
         status=Status.FIRING if tell else Status.PENDING,
         last=output.timestamp,
         place=place,
         seen=seen,
-        position=position,
         worst=worst if _score(worst) > _score(run.worst) else run.worst,
     )
 

@@ -30,6 +30,7 @@ class Fake:
         self.fetched: list[tuple[int, int, int]] = []
         self.first, self.end = 0, 0
         self.fail_at: set[int] = set()  # calls that Kafka does not take
+        self.cut_after: int | None = None  # rows of a batch, and the process ends
         self.lose_at: int | None = None  # call during which the partition is taken away
 
     def owned(self, generation: int) -> set[int]:
@@ -41,7 +42,9 @@ class Fake:
 
     async def store(self, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
         self._call("cursor" if unpack_key(rows[0][0])[1] is None else "store")
-        for key, value in rows:
+        for n, (key, value) in enumerate(rows):
+            if n == self.cut_after and len(rows) > 1:
+                raise asyncio.CancelledError
             assert unpack_key(key)[0] == partition
             if value is None:
                 del self.rows[key]
@@ -100,6 +103,29 @@ async def test_alerts_are_acknowledged_before_what_says_so_is_stored(link: Fake)
     assert link.statuses() == [("readings-0-0", "firing"), ("readings-0-1", "firing")]
     await alerter.take([record(2)])
     assert link.calls[3:] == ["publish", "store"]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+async def test_a_batch_that_is_stored_in_part_is_read_again(link: Fake, rows: int) -> None:
+    """What is stored of one series says nothing of the records of another that came before."""
+    history = [
+        record(0, payload(0, "a", alert=True)),
+        record(1, payload(1, "b", alert=True)),
+        record(2, payload(2, "b", anomaly=False)),
+        record(3, payload(3, "a", anomaly=False)),
+    ]
+    alerter = await started(link)
+    link.cut_after = rows
+    with pytest.raises(asyncio.CancelledError):
+        await alerter.take(history)
+    link.cut_after, link.alerts = None, []
+    again = await started(link)
+    assert await again.take(history) == history
+    if rows < 2:
+        assert ("readings-0-1", "firing") in link.statuses()
+        assert ("readings-0-1", "resolved") in link.statuses()
+    assert await (await started(link)).take(history) == history
+    assert len(link.statuses()) == 2 * (2 - rows), "what was stored is told once"
 
 
 @pytest.mark.parametrize("crash_at", [1, 2, 3, 4, 5])
