@@ -24,7 +24,7 @@ from yarl import URL
 from stream_gru import kafka
 from stream_gru import settings as settings_
 from stream_gru.alerter import Alerter, Record, UnavailableError
-from stream_gru.faust_link import Consumer, FaustLink, Producer
+from stream_gru.faust_link import Consumer, FaustLink, Producer, Table
 from stream_gru.kafka import rights
 from stream_gru.kafka.options import CLIENT_ID
 from stream_gru.metrics import Metrics
@@ -197,6 +197,7 @@ def _options(settings: Settings, partitions: int) -> dict[str, Any]:
         "topic_disable_leader": True,  # one topic less: nothing here needs a leader
         "stream_wait_empty": False,  # on_partitions_revoked waits for what matters
         "web_enabled": False,
+        "Table": Table,
         "Worker": Worker,
     }
 

@@ -3,6 +3,9 @@
 The order is: what covers runs that are dropped; the alerts, acknowledged; the runs and, last, how far was read. A crash
 in between repeats an alert under the same id.
 
+Every row says under which epoch it was written; an owner begins a new one. What an owner that was frozen, or cut off,
+still had on its way comes after rows of its successor, and does not count.
+
 What brings the records (Faust) moves them through queues that it empties at a rebalance, and it may commit past records
 that were in them. So the stored state says how far each partition was read: what comes again is left out, and what does
 not come is fetched.
@@ -54,6 +57,29 @@ class Record:
     value: bytes | None
     generation: int  # of the assignment under which it was fetched
     source: Any = None  # whatever the caller wants to find again
+
+
+class Epochs:
+    """Reads a table's log in order and says which rows count."""
+
+    def __init__(self) -> None:
+        self._newest: dict[int, int] = {}  # partition -> epoch
+        self._at: dict[int, int] = {}  # partition -> offset
+        self.overruled: set[bytes] = set()  # keys whose last row does not count: the one before it must be written anew
+
+    def counts(self, partition: int, offset: int, key: bytes, value: bytes | None) -> bool:
+        """Whether this row of the log does; one that an owner wrote after its successor had begun does not."""
+        if offset <= self._at.get(partition, -1):  # from the log's start again
+            self._newest.pop(partition, None)
+        self._at[partition] = offset
+        epoch = _epoch(value)
+        if epoch is not None and epoch < self._newest.get(partition, 0):
+            self.overruled.add(key)
+            return False
+        if epoch is not None:
+            self._newest[partition] = epoch
+        self.overruled.discard(key)
+        return True
 
 
 class UnavailableError(Exception):
@@ -110,6 +136,8 @@ class Alerter:
         self._topic = topic  # the anomalies topic: for what is logged and counted
         self._silence_ms = int(silence_s * 1000)
         self._ledgers: dict[int, Ledger] = {}
+        self._epochs: dict[int, int] = {}  # that of this owner
+        self._overruled: dict[int, set[bytes]] = {}  # rows to write anew, before anything else
         self._next: dict[int, int] = {}  # offset to read; no entry: not known yet, as the table does not say
         self._unmarked: set[int] = (
             set()
@@ -133,11 +161,18 @@ class Alerter:
         """Whether it has partitions."""
         return bool(self._link.owned(self._link.generation))
 
-    async def restore(self, rows: Iterable[tuple[bytes, bytes]], partitions: Iterable[int]) -> None:
-        """Begin with what the table holds for `partitions`, forgetting everything else."""
+    async def restore(
+        self, rows: Iterable[tuple[bytes, bytes]], partitions: Iterable[int], overruled: Iterable[bytes] = ()
+    ) -> None:
+        """Begin with what the table holds for `partitions`, forgetting everything else.
+
+        `overruled` are the keys of which the log holds something else: they are written anew with the first change.
+        """
         async with self.lock:
             self._ledgers = {partition: Ledger() for partition in partitions}
             self._read_up_to, self._waiting_since, self._unmarked = {}, {}, set()
+            self._epochs = dict.fromkeys(self._ledgers, 1)
+            self._overruled = {partition: set() for partition in self._ledgers}
             known = set()
             for key, value in rows:
                 try:
@@ -145,13 +180,19 @@ class Alerter:
                     if partition not in self._ledgers:
                         continue
                     if run_key is None:
-                        self._ledgers[partition].cursor = _decode_cursor(value)
+                        self._ledgers[partition].cursor = cursor = _decode_cursor(value)
+                        epoch = cursor.epoch
                     else:
-                        self._ledgers[partition].runs[run_key] = _decode_run(value)
+                        self._ledgers[partition].runs[run_key] = run = _decode_run(value)
+                        epoch = run.epoch
+                    self._epochs[partition] = max(self._epochs[partition], epoch + 1)
                     known.add(partition)
                 except (msgspec.MsgspecError, ValueError) as error:
                     log.error("a row of the alerts' table can't be read and is left out (%s)", type(error).__name__)
             self._next = {partition: self._ledgers[partition].cursor.next for partition in known}
+            for key in overruled:
+                with suppress(msgspec.MsgspecError, ValueError):  # no key of ours
+                    self._overruled.get(unpack_key(key)[0], set()).add(key)
 
     async def take(self, records: Sequence[Record]) -> list[Record]:
         """Take records in; returns those that are done with. The others will be delivered again.
@@ -300,21 +341,32 @@ class Alerter:
     async def _apply(self, partition: int, generation: int, change: Change) -> None:
         """Make a change durable, then take it over."""
 
+        ledger, overruled = self._ledgers[partition], self._overruled[partition]
+
+        def row(key: Key | None, of: Run | Cursor | None) -> tuple[bytes, bytes | None]:
+            stamped = None if of is None else msgspec.structs.replace(of, epoch=self._epochs[partition])
+            return pack_key(partition, key), None if stamped is None else _encode(stamped)
+
         async def write() -> None:
+            if overruled:
+                keys = [unpack_key(key)[1] for key in sorted(overruled)]
+                await self._link.store(
+                    partition, [row(key, ledger.cursor if key is None else ledger.runs.get(key)) for key in keys]
+                )
             if change.cursor is not None:
-                await self._link.store(partition, [(pack_key(partition), _encode(change.cursor))])
+                await self._link.store(partition, [row(None, change.cursor)])
             if change.alerts:
                 await self._link.publish(change.alerts)
                 self._must_own(partition, generation)
             if change.runs:
-                runs = change.runs.items()
-                rows = [(pack_key(partition, key), _encode(run) if run else None) for key, run in runs]
+                rows = [row(key, run) for key, run in change.runs.items()]
                 if change.read is not None:
-                    rows.append((pack_key(partition), _encode(change.read)))
+                    rows.append(row(None, change.read))
                 await self._link.store(partition, rows)
 
         await self._patiently(partition, generation, "acknowledge alerts", write)
-        self._ledgers[partition].apply(change)
+        overruled.clear()
+        ledger.apply(change)
         for alert in change.alerts:
             self._metrics.alert_records.labels(alert.status).inc()
 
@@ -354,6 +406,21 @@ class Alerter:
 def pack_key(partition: int, key: Key | None = None) -> bytes:
     """The table's key of a run, or of a partition's cursor."""
     return _encode([partition, *(key or ())])
+
+
+class _Stamped(msgspec.Struct):
+    epoch: int = 0
+
+
+_decode_stamped = msgspec.json.Decoder(_Stamped).decode
+
+
+def _epoch(value: bytes | None) -> int | None:
+    """Of a row; None where a key is deleted, or the row can't be read."""
+    try:
+        return None if value is None else _decode_stamped(value).epoch
+    except msgspec.MsgspecError:
+        return None
 
 
 def unpack_key(packed: bytes) -> tuple[int, Key | None]:

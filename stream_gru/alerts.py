@@ -76,6 +76,7 @@ class Run(msgspec.Struct, frozen=True):
     place: Place  # of the latest reading taken in
     seen: int  # Kafka's own timestamp of the latest record taken in
     worst: Worst
+    epoch: int = 0  # of the owner that wrote it
 
     def covers(self, output: OutputRecord, place: Place) -> bool:
         """Whether the reading was taken in before.
@@ -108,6 +109,7 @@ class Cursor(msgspec.Struct, frozen=True):
 
     next: int  # offset in the anomalies topic; every record before it was taken in, and what became of it is stored
     ended: dict[str, tuple[int, int]] = {}  # topic of the readings -> (offset, timestamp) of the last run dropped
+    epoch: int = 0  # of the owner that wrote it
 
     def covers(self, output: OutputRecord, place: Place) -> bool:
         """Whether the reading belongs to a run that ended and was dropped."""

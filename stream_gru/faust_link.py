@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+import faust
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed
@@ -19,7 +20,7 @@ from faust.types import TP
 from mode.threads import ServiceThread
 
 from stream_gru import kafka
-from stream_gru.alerter import Record, UnavailableError, unpack_key
+from stream_gru.alerter import Epochs, Record, UnavailableError, unpack_key
 from stream_gru.alerts import Alert
 from stream_gru.settings import Settings
 from stream_gru.tasks import put_away
@@ -85,6 +86,20 @@ async def _give_up(producer: AIOKafkaProducer) -> None:
     await producer._sender.close()
 
 
+class Table(faust.Table):  # type: ignore[misc] # faust has no types
+    """A table that leaves out what an earlier owner wrote after a later one had begun."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.epochs = Epochs()
+
+    def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
+        """What Faust reads of the changelog after a rebalance."""
+        super().apply_changelog_batch(
+            [e for e in batch if self.epochs.counts(e.message.partition, e.message.offset, e.key, e.value)]
+        )
+
+
 class FaustLink:
     """An `alerter.Link` over a Faust app and its table."""
 
@@ -105,13 +120,16 @@ class FaustLink:
             return set()
         return self._assigned()
 
-    def recovered(self) -> tuple[list[tuple[bytes, bytes]], set[int]]:
-        """The table's rows and the partitions assigned, for `Alerter.restore`. Forgets the rows of others."""
+    def recovered(self) -> tuple[list[tuple[bytes, bytes]], set[int], set[bytes]]:
+        """The table's rows, the partitions assigned and what the log says wrongly, for `Alerter.restore`.
+
+        Forgets the rows of others.
+        """
         assigned = self._assigned()
         rows = self._table.data
         for key in [key for key in rows if unpack_key(key)[0] not in assigned]:
             del rows[key]  # another worker writes it now
-        return list(rows.items()), assigned
+        return list(rows.items()), assigned, set(self._table.epochs.overruled)
 
     async def publish(self, alerts: Sequence[Alert]) -> None:
         send = self._alerts.send

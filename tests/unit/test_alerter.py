@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from stream_gru import alerter as module
-from stream_gru.alerter import Alerter, Record, StalledError, UnavailableError, pack_key, unpack_key
+from stream_gru.alerter import Alerter, Epochs, Record, StalledError, UnavailableError, pack_key, unpack_key
 from stream_gru.alerts import Alert, Cursor
 from stream_gru.metrics import Metrics
 from tests.alert_records import payload
@@ -24,7 +24,7 @@ class Fake:
     def __init__(self) -> None:
         self.generation = 1
         self.mine = {0, 1}
-        self.rows: dict[bytes, bytes] = {}
+        self.log: list[tuple[int, bytes, bytes | None]] = []  # of the table
         self.alerts: list[Alert] = []
         self.calls: list[str] = []
         self.fetched: list[tuple[int, int, int]] = []
@@ -46,10 +46,7 @@ class Fake:
             if n == self.cut_after and len(rows) > 1:
                 raise asyncio.CancelledError
             assert unpack_key(key)[0] == partition
-            if value is None:
-                del self.rows[key]
-            else:
-                self.rows[key] = value
+            self.log.append((partition, key, value))
 
     async def starts(self, partitions: Iterable[int]) -> dict[int, int]:
         return dict.fromkeys(partitions, self.first)
@@ -61,6 +58,23 @@ class Fake:
         self._call("fetch")
         self.fetched.append((partition, start, stop))
         return [record(n, partition=partition, generation=generation) for n in range(max(start, self.first), stop)]
+
+    def recovered(self) -> tuple[dict[bytes, bytes], set[bytes]]:
+        """The table as its log says, and the keys of which the log's last word does not count."""
+        rows: dict[bytes, bytes] = {}
+        epochs = Epochs()
+        for offset, (partition, key, value) in enumerate(self.log):
+            if not epochs.counts(partition, offset, key, value):
+                continue
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        return rows, epochs.overruled
+
+    @property
+    def rows(self) -> dict[bytes, bytes]:
+        return self.recovered()[0]
 
     def statuses(self) -> list[tuple[str, str]]:
         return [(alert.id, alert.status) for alert in self.alerts]
@@ -85,7 +99,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def started(link: Fake, metrics: Metrics | None = None) -> Alerter:
     made = Alerter(link, metrics or Metrics(), TOPIC, SILENCE_S)
-    await made.restore(link.rows.items(), link.mine)
+    rows, overruled = link.recovered()
+    await made.restore(rows.items(), link.mine, overruled)
     return made
 
 
@@ -126,6 +141,37 @@ async def test_a_batch_that_is_stored_in_part_is_read_again(link: Fake, rows: in
         assert ("readings-0-1", "resolved") in link.statuses()
     assert await (await started(link)).take(history) == history
     assert len(link.statuses()) == 2 * (2 - rows), "what was stored is told once"
+
+
+async def test_what_a_zombie_had_on_its_way_does_not_count(link: Fake) -> None:
+    """It was frozen while it wrote; the rows arrive after those of its successor, which has read further."""
+    first = [record(0, payload(0, "a", alert=True)), record(1, payload(1, "b", alert=True))]
+    then = [record(2, payload(2, "a", anomaly=False)), record(3, payload(3, "b", anomaly=False))]
+    zombie = await started(link)
+    await zombie.take(first)
+    late = link.log[-3:]
+    successor = await started(link)
+    await successor.take(then)
+    link.log += late  # again, and last
+    link.alerts = []
+    third = await started(link)
+    assert await third.take([record(4, payload(4, "a", alert=True))])
+    assert link.statuses() == [("readings-0-4", "firing")], "a's first run has ended"
+    # What does not count was written anew, so that the log may be compacted.
+    last = {key: value for _, key, value in link.log}
+    assert {key: value for key, value in last.items() if value is not None} == link.rows
+    assert link.recovered()[1] == set()
+
+
+def test_a_log_that_is_read_from_its_start_again_is_read_anew() -> None:
+    epochs, key = Epochs(), pack_key(0)
+    assert epochs.counts(0, 5, key, b'{"epoch": 7}')
+    assert not epochs.counts(0, 6, key, b'{"epoch": 6}')
+    assert epochs.overruled == {key}
+    assert epochs.counts(0, 5, key, b'{"epoch": 6}')
+    assert epochs.counts(0, 6, key, None)
+    assert epochs.counts(1, 6, key, b"no JSON")
+    assert epochs.counts(0, 7, key, b"{}") is False
 
 
 @pytest.mark.parametrize("crash_at", [1, 2, 3, 4, 5])
