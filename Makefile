@@ -24,10 +24,11 @@ demo: $(READY) ## Simulated sensors, a broker, a Redis, a worker and a live view
 test: $(READY) check ## All checks and tests but the long faults; KAFKA_HOME=DIR tests against Apache Kafka
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not chaos' -n 2 --dist worksteal $(ARGS)
 
-check: $(READY) ## Lint, format and types
+check: $(READY) ## Lint, format, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff format .

@@ -14,7 +14,7 @@ except PackageNotFoundError:  # imported from a source tree that was never insta
     __version__ = "0+source"
 
 if TYPE_CHECKING:
-    from stream_gru.engine import Engine
+    from stream_gru.engine.engine import Engine
 
 __all__ = ["Engine", "__version__"]
 
@@ -22,7 +22,7 @@ __all__ = ["Engine", "__version__"]
 def __getattr__(name: str) -> Any:
     # torch takes a second to import; `stream-gru --help` should not wait for it.
     if name == "Engine":
-        from stream_gru.engine import Engine
+        from stream_gru.engine.engine import Engine
 
         return Engine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,12 +21,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from stream_gru import __version__
-from stream_gru.batch import Level
-from stream_gru.dead_letters import Reason
+from stream_gru.columns import Level
 from stream_gru.errors import SettingsError
+from stream_gru.records.dead_letters import Reason
 
 if TYPE_CHECKING:
-    from stream_gru.gates import Distribution
+    from stream_gru.engine.gates import Distribution
 
 STAGES = ("queue", "decode", "load", "step", "encode", "publish", "checkpoint", "commit")
 SERVERS = ("kafka", "store")  # also the parts of the health that speak of them

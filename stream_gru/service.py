@@ -17,11 +17,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from stream_gru import alerting, commands, garbage, logs
+from stream_gru.alerts import life
 from stream_gru.errors import StreamGruError
 from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.process import garbage, logs
+from stream_gru.process.tasks import own
 from stream_gru.settings import Settings
-from stream_gru.tasks import own
+from stream_gru.worker import commands
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ async def _serve(settings: Settings, make_scorer: Callable[[Settings], Scorer]) 
             start("commands", commands.listen(settings, lambda: scorer.control, metrics))
         if settings.role != "scorer":
             health.report("alerts", "starting")  # now, so that nothing is ready without it
-            start("alerts", alerting.run(settings, metrics, health))
+            start("alerts", life.run(settings, metrics, health))
         tidying = asyncio.create_task(garbage.collect())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([*planes.values(), stopping], return_when=asyncio.FIRST_COMPLETED)

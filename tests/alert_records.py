@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from stream_gru.alerts import Place
-from stream_gru.records import OutputRecord
+from stream_gru.alerts.runs import Place
+from stream_gru.records.output import OutputRecord
 
 
 def output(

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_gru import codecs, stores
-from stream_gru.batch import Readings
-from stream_gru.engine import Engine
+from stream_gru.columns import Readings
+from stream_gru.engine.engine import Engine
 from stream_gru.kafka import aiokafka_options
+from stream_gru.kafka.cluster import Cluster
 from stream_gru.settings import Settings
 from stream_gru.stores import PartitionId
-from stream_gru.worker.cluster import Cluster
 
 OUTPUT_CLOSE = 1e-4  # of an output said again, relative to max(1, |y|, the series' scale)
 STATE_CLOSE = 1e-4  # of a row's numbers, relative to 1 + |what it should be|

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stream_gru.batch import Floats
+from stream_gru.columns import Floats
 
 ROWS = 500
 _SENSORS = "Accelerometer1RMS;Accelerometer2RMS;Current;Pressure;Temperature;Thermocouple;Voltage;Volume Flow RateRMS"

@@ -18,7 +18,7 @@ from typing import IO
 from stream_gru.tools.processes import Child, Process
 
 _WORKER = [sys.executable, "-m", "stream_gru", "worker"]
-_IMPORTED = ["__main__", "stream_gru.service", "stream_gru.worker.worker", "stream_gru.agents", "stream_gru.cli"]
+_IMPORTED = ["__main__", "stream_gru.service", "stream_gru.worker.worker", "stream_gru.alerts.life", "stream_gru.cli"]
 
 
 def work() -> None:

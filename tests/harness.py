@@ -24,10 +24,10 @@ from aiokafka.errors import KafkaError
 
 from stream_gru.errors import StreamGruError
 from stream_gru.kafka import aiokafka_options
+from stream_gru.kafka.cluster import Cluster
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
-from stream_gru.worker.cluster import Cluster
 from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE, STATE_CLOSE, Checked, Deviations, check, each, partitions, states
 from tests.forked import Worker, work
 

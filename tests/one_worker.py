@@ -18,13 +18,13 @@ from aiokafka.errors import IllegalStateError
 
 from stream_gru import stores
 from stream_gru.errors import BrokerError
+from stream_gru.kafka.cluster import Topic
 from stream_gru.models import bundle
-from stream_gru.partition import Commit
+from stream_gru.protocol.partition import Commit
 from stream_gru.settings import Kafka, Metrics, Model, Settings, State
 from stream_gru.settings import Worker as Limits
 from stream_gru.stores import PartitionId, Store
 from stream_gru.worker import assignment, control, worker
-from stream_gru.worker.cluster import Topic
 from stream_gru.worker.worker import Worker
 
 TOPIC = "readings"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stream_gru.engine import Engine
+from stream_gru.engine.engine import Engine
 from stream_gru.models import bundle as stored
 from stream_gru.training.comparison import cost
 from stream_gru.training.data.series import History

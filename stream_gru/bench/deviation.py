@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stream_gru.batch import Bools, Floats, Ints
+from stream_gru.columns import Bools, Floats, Ints
 
 RATE = 0.005  # of the running baseline: some 200 readings
 _LEAST = 20  # windows without a label that one is compared with

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from stream_gru import gates
-from stream_gru.batch import Bools, Floats, Forecasts, Readings
 from stream_gru.bench.deviation import Case, Event, baseline, compare, unusual
-from stream_gru.engine import Engine
+from stream_gru.columns import Bools, Floats, Forecasts, Readings
+from stream_gru.engine import gates
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import DataError
-from stream_gru.tools import backtest
-from stream_gru.tools.gates import trace
-from stream_gru.tools.history import History
+from stream_gru.history import backtest
+from stream_gru.history.files import History
+from stream_gru.history.gates import trace
 
 SCORE, MOVE = "anomaly score", "|dx|"  # the yardsticks
 

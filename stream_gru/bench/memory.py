@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stream_gru.batch import Readings
-from stream_gru.engine import Engine
+from stream_gru.columns import Readings
+from stream_gru.engine.engine import Engine
 
 FEW, MANY = 100_000, 1_000_000
 _BATCH = 8192

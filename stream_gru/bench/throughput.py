@@ -19,7 +19,7 @@ from uuid import uuid4
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_gru.batch import Readings
+from stream_gru.columns import Readings
 from stream_gru.errors import StreamGruError
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings, Topics, changed, environment
@@ -238,7 +238,7 @@ async def _paced(settings: Settings, plan: Plan) -> np.ndarray[Any, Any]:
 
 def _engine(plan: Plan) -> float:
     """Microseconds of a reading in `Engine.step` alone, on this process' one thread."""
-    from stream_gru.engine import Engine
+    from stream_gru.engine.engine import Engine
 
     engine = Engine(plan.bundle, capacity=max(plan.series, 2 * _BATCH))
     engine.arena.open(1)

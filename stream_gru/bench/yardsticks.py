@@ -80,8 +80,8 @@ def obvious(servers: str, topic: str, group: str, events: int, outputs: Outputs)
     import redis.asyncio
 
     from stream_gru import codecs
-    from stream_gru.batch import Readings
-    from stream_gru.engine import Engine
+    from stream_gru.columns import Readings
+    from stream_gru.engine.engine import Engine
     from stream_gru.settings import Input
 
     app, count = _app(group, servers), Count(events)

@@ -32,7 +32,7 @@ from stream_gru.cli import (
     validate,
 )
 from stream_gru.errors import StreamGruError
-from stream_gru.logs import LIBRARIES
+from stream_gru.process.logs import LIBRARIES
 
 app = typer.Typer(
     name="stream-gru",

@@ -14,9 +14,9 @@ from stream_gru.cli.config import Config
 from stream_gru.cli.learning import Files, Key, Time, Topic, Value, history
 
 if TYPE_CHECKING:
-    from stream_gru.tools.advise import Advice
-    from stream_gru.tools.traits import Traits
-    from stream_gru.training.trial import Verdict
+    from stream_gru.training.advice.advise import Advice
+    from stream_gru.training.advice.traits import Traits
+    from stream_gru.training.advice.trial import Verdict
 
 
 def advise(
@@ -44,8 +44,8 @@ def advise(
     from rich.console import Console
 
     from stream_gru.errors import DataError
-    from stream_gru.tools import advise as rules
-    from stream_gru.tools import traits
+    from stream_gru.training.advice import advise as rules
+    from stream_gru.training.advice import traits
 
     torch.set_num_threads(threads)
     found = history(files, time, value, key, None, topic, config)
@@ -54,7 +54,7 @@ def advise(
     measured = traits.measure(found)
     advice, verdict = rules.advise(measured), None
     if attempt is not None:
-        from stream_gru.training import trial
+        from stream_gru.training.advice import trial
 
         with Console(stderr=True).status("") as status:
             verdict = trial.verify(advice, found, measured, attempt, lambda text: status.update(f"trying: {text} ..."))
@@ -98,7 +98,7 @@ def _plain(measured: Traits, advice: Advice, verdict: Verdict | None) -> dict[st
 def _tables(measured: Traits, advice: Advice, verdict: Verdict | None) -> list[Any]:
     from rich.table import Table
 
-    from stream_gru.tools.traits import told
+    from stream_gru.training.advice.traits import told
 
     traits = Table("the data", "", title=f"{measured.readings:,} readings, {measured.series:,} series")
     for name, number in told(measured):

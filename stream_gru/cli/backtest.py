@@ -44,9 +44,9 @@ def backtest(
     from rich.progress import Progress
     from rich.table import Table
 
-    from stream_gru.engine import Engine
+    from stream_gru.engine.engine import Engine
+    from stream_gru.history import backtest as tool
     from stream_gru.models import bundle as bundles
-    from stream_gru.tools import backtest as tool
 
     loaded = settings.load(config, flags(assign, bundle))
     outputs.folder(out)

@@ -30,7 +30,7 @@ def calibrate(
     from rich.console import Console
     from rich.table import Table
 
-    from stream_gru.tools import calibrate as tool
+    from stream_gru.training import calibrate as tool
 
     progress = Console(stderr=True)
     plan = tool.Plan(series, readings, seed)

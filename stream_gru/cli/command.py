@@ -11,7 +11,7 @@ from stream_gru import settings
 from stream_gru.cli.config import Assign, Config, flags
 
 if TYPE_CHECKING:
-    from stream_gru.commands import Command, Reply
+    from stream_gru.worker.commands import Command, Reply
 
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for replies.")]
 Expect = Annotated[
@@ -31,7 +31,7 @@ def reset(
     as_json: AsJson = False,
 ) -> None:
     """Forget what was learned of a series, as if its next reading were its first."""
-    from stream_gru.commands import Command
+    from stream_gru.worker.commands import Command
 
     command = Command(command="reset", series=series, topic=topic, partition=partition)
     _ask(command, config, assign, timeout, expect, as_json)
@@ -46,7 +46,7 @@ def reload(
     as_json: AsJson = False,
 ) -> None:
     """Take another model; every series starts afresh. Without a bundle: the one that the workers' settings name."""
-    from stream_gru.commands import Command
+    from stream_gru.worker.commands import Command
 
     command = Command(command="reload", bundle=str(bundle) if bundle else None)
     _ask(command, config, assign, timeout, expect, as_json)
@@ -60,7 +60,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """What every worker is, holds and waits for."""
-    from stream_gru.commands import Command
+    from stream_gru.worker.commands import Command
 
     _ask(Command(command="report"), config, assign, timeout, expect, as_json)
 
@@ -73,7 +73,7 @@ def _ask(
 
     import msgspec
 
-    from stream_gru import commands
+    from stream_gru.worker import commands
 
     replies = asyncio.run(commands.send(settings.load(config, flags(assign)), command, timeout, expect))
     if as_json:

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from stream_gru import settings, toml
+from stream_gru import settings
 from stream_gru.errors import SettingsError
+from stream_gru.settings import toml
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file; else $STREAM_GRU_CONFIG, stream-gru.toml.")

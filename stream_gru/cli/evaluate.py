@@ -40,7 +40,7 @@ def evaluate(
     from stream_gru.evaluation import output, suites
 
     if plot:
-        from stream_gru.tools.plot import require
+        from stream_gru.history.plot import require
 
         if out is None:
             raise typer.BadParameter("--plot draws into the folder of --out", param_hint="--plot")

@@ -18,9 +18,9 @@ from stream_gru.cli.config import Assign, Bundle, Config, flags
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stream_gru.history.files import History
+    from stream_gru.history.gates import Result
     from stream_gru.settings import Settings
-    from stream_gru.tools.gates import Result
-    from stream_gru.tools.history import History
 
 
 def gates(
@@ -46,8 +46,8 @@ def gates(
     """
     from rich.console import Console
 
-    from stream_gru.engine import Engine
-    from stream_gru.tools import gates as tool
+    from stream_gru.engine.engine import Engine
+    from stream_gru.history import gates as tool
 
     loaded, console = settings.load(config, flags(assign, bundle)), Console(stderr=True)
     outputs.folder(out)
@@ -83,7 +83,7 @@ def _of_file(
     file: Path, time: str, values: tuple[str, ...], key: str | None, covariate: str | None, series: str | None
 ) -> History:
     from stream_gru.errors import DataError
-    from stream_gru.tools import backtest
+    from stream_gru.history import backtest
 
     (history,) = backtest.read([file], time, values, key, covariate.split(",") if covariate else ())
     if series is None:
@@ -95,7 +95,7 @@ def _of_file(
 
 
 def _of_topic(loaded: Settings, series: str, topic: str | None, partition: int | None, console: Console) -> History:
-    from stream_gru.tools import retained
+    from stream_gru.history import retained
 
     with console.status("reading the topic") as status:
         count = 0
@@ -112,7 +112,7 @@ def _show(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stream_gru.tools.gates import CLOSED, OPEN
+    from stream_gru.history.gates import CLOSED, OPEN
 
     table = Table("gate", "mean", "25%", "median", "75%", f"below {CLOSED:g}", f"above {OPEN:g}")
     for name, of in result.gates.items():

@@ -15,7 +15,7 @@ from stream_gru.cli.config import Assign, Config, flags
 from stream_gru.cli.running import until_stopped
 
 if TYPE_CHECKING:
-    from stream_gru.tools.fleet import Label
+    from stream_gru.training.fleet import Label
 
 
 def simulate(

@@ -63,7 +63,7 @@ async def _meant(loaded: Settings, topics: list[str], partitions: list[int] | No
     from aiokafka import TopicPartition
 
     from stream_gru.errors import BrokerError
-    from stream_gru.worker.cluster import Cluster
+    from stream_gru.kafka.cluster import Cluster
 
     cluster = await Cluster.connect(loaded.kafka)
     try:

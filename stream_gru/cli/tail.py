@@ -44,7 +44,7 @@ async def _tail(
 ) -> None:
     from contextlib import aclosing
 
-    from stream_gru.tools.tail import read
+    from stream_gru.kafka.tail import read
 
     printer = _lines if as_json else _Table(kind).rows
     left = sys.maxsize if limit is None else limit

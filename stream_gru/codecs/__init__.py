@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from stream_gru.batch import Floats, Forecasts, Ints
-from stream_gru.dead_letters import Reason
+from stream_gru.columns import Floats, Forecasts, Ints
 from stream_gru.errors import SettingsError
-from stream_gru.records import OutputRecord
+from stream_gru.records.dead_letters import Reason
+from stream_gru.records.output import OutputRecord
 from stream_gru.settings import Input
 
 

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from stream_gru.codecs._fields import Layout, Path
-from stream_gru.dead_letters import Reason
+from stream_gru.records.dead_letters import Reason
 
 MAX_DEPTH = 100  # of nested brackets: far below where the parser's own limit would depend on who called it
 

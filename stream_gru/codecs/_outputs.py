@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from stream_gru.batch import Floats, Forecasts, Ints, Level
 from stream_gru.codecs._fields import Layout
-from stream_gru.records import ForecastStep, OutputRecord
+from stream_gru.columns import Floats, Forecasts, Ints, Level
+from stream_gru.records.output import ForecastStep, OutputRecord
 
 _ENCODER = msgspec.json.Encoder()
 _LEVELS = np.array([level.name.lower() for level in Level], object)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from stream_gru.batch import Floats, Ints
+from stream_gru.columns import Floats, Ints
 
 FIRST = -62_135_596_800_000  # 0001-01-01T00:00:00Z
 LAST = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from stream_gru import records
-from stream_gru.batch import Floats, Forecasts, Ints
 from stream_gru.codecs import Decoded, _fields, _timestamps
 from stream_gru.codecs._objects import Reader, Wanted
 from stream_gru.codecs._outputs import Writer, encode_each
-from stream_gru.dead_letters import Reason
+from stream_gru.columns import Floats, Forecasts, Ints
 from stream_gru.errors import DataError
+from stream_gru.records import output
+from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Input
 
 
@@ -90,9 +90,9 @@ class Codec:
         """See `stream_gru.codecs.Codec.encode`."""
         return self._writer.write(series, timestamp, ids, model, forecasts)
 
-    def decode_output(self, payload: bytes) -> records.OutputRecord:
+    def decode_output(self, payload: bytes) -> output.OutputRecord:
         """See `stream_gru.codecs.Codec.decode_output`."""
-        return records.decode_output(payload)
+        return output.decode_output(payload)
 
     def encode_readings(self, series: Sequence[bytes], timestamp: Ints, value: Floats) -> list[bytes]:
         """See `stream_gru.codecs.Codec.encode_readings`."""

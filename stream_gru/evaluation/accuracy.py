@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
 from stream_gru.evaluation.panel import Panel
 from stream_gru.evaluation.streaming import Predicted
 

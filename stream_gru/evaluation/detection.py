@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
 from stream_gru.evaluation import nab, ranking, references, skab
 from stream_gru.evaluation.cases import Case, halves
 from stream_gru.evaluation.streaming import Judged

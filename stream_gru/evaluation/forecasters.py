@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats, Ints
+from stream_gru.columns import Bools, Floats, Ints
 from stream_gru.evaluation.panel import Panel
 from stream_gru.evaluation.streaming import Predicted
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
 from stream_gru.evaluation.accuracy import SPANS, TRACKED, Accuracy, assess
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.forecasters import BASELINES, predict

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stream_gru.batch import Floats, Ints
+from stream_gru.columns import Floats, Ints
 from stream_gru.evaluation.cases import Case
 
 _WINDOW, _REFRESH = 6400, 100  # rows, of NAB's own windowed Gaussian

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
 from stream_gru.evaluation.cases import Case
 
 

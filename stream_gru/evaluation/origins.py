@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stream_gru.batch import Floats
+from stream_gru.columns import Floats
 from stream_gru.errors import DataError
 from stream_gru.evaluation import references
 from stream_gru.evaluation.cases import Case

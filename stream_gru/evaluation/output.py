@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stream_gru.batch import Floats
-from stream_gru.engine import Engine
+from stream_gru.columns import Floats
+from stream_gru.engine.engine import Engine
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.suites import Report
-from stream_gru.tools import backtest
-from stream_gru.tools.history import History
+from stream_gru.history import backtest
+from stream_gru.history.files import History
 
 _PICTURES, _FEATURES, _ROWS = 3, 3, 5000  # of each suite at most
 
@@ -38,7 +38,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 def draw(suite: str, cases: Sequence[Case], bundle: Path | None, folder: Path) -> list[Path]:
     """Pictures of three series that someone recorded, value, band, flags and labels. Raises `DataError` where
     matplotlib is missing."""
-    from stream_gru.tools.plot import draw as picture
+    from stream_gru.history.plot import draw as picture
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

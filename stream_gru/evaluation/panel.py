@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stream_gru.batch import Bools, Floats, Ints
+from stream_gru.columns import Bools, Floats, Ints
 from stream_gru.evaluation.cases import Case, halves
 
 _DAY = 86_400_000

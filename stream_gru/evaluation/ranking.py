@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
 from stream_gru.errors import DataError
 from stream_gru.evaluation.cases import runs
 

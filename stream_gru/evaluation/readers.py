@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stream_gru.batch import Floats, Ints
+from stream_gru.columns import Floats, Ints
 from stream_gru.errors import DataError
 from stream_gru.evaluation.cases import Case, runs
-from stream_gru.tools import history
+from stream_gru.history import files as history
 
 _START = 1_578_268_800_000
 _MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stream_gru.batch import Bools, Floats, Forecasts, Ints, Readings
-from stream_gru.engine import Engine
+from stream_gru.columns import Bools, Floats, Forecasts, Ints, Readings
+from stream_gru.engine.engine import Engine
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.panel import panel
 from stream_gru.models import bundle as bundles

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stream_gru.batch import Floats, Ints
+from stream_gru.columns import Floats, Ints
 
 _TINY = 1e-30  # the smallest size of anything
 _NOISE = 1e-12  # of |y|: what lies below is rounding of the float64 values themselves

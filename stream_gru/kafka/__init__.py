@@ -1,4 +1,4 @@
-"""How clients reach Kafka, and in plain words why they can't: nothing but connections."""
+"""Kafka: how clients reach it, and in plain words why they can't; what is read, written and asked there."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ CLIENT_ID = "stream-gru"
 
 def aiokafka_options(kafka: Kafka) -> dict[str, Any]:
     """Keyword arguments for any client of aiokafka. Raises `SettingsError` for certificates that can't be used."""
-    from stream_gru import unpacking
+    from stream_gru.kafka import unpacking
 
     unpacking.install()  # whoever consumes does so within bounds
     return _options(kafka)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stream_gru.kafka.causes import user
+from stream_gru.kafka.names import group_id
 from stream_gru.settings import Kafka, Settings
 
 Operation = Literal["READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE", "DESCRIBE_CONFIGS"]
@@ -53,8 +54,6 @@ def listener(settings: Settings) -> list[Need]:
 
 def alerter(settings: Settings) -> list[Need]:
     """The control plane. Its changelog topic is not among them: it may be left to the alerter to create it."""
-    from stream_gru.agents import group_id
-
     return [
         Need("topic", settings.topics.anomalies, ("READ",)),
         Need("topic", settings.topics.alerts, ("WRITE",)),

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 
-from stream_gru.alert import Limits
-from stream_gru.context import Context
+from stream_gru.detection.alert import Limits
 from stream_gru.errors import BundleError
 from stream_gru.features import Kind as Features
+from stream_gru.models.context import Context
 from stream_gru.models.forecaster import Forecaster
 from stream_gru.models.network import Network
-from stream_gru.scaling import Scaling
+from stream_gru.models.scaling import Scaling
 
 FORMAT = 2
 DESCRIPTION = "bundle.json"

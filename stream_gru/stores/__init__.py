@@ -50,7 +50,7 @@ class Assigned:
     identity: Identity | None  # as stored before this assignment; None: there were no control fields
     rows: int = 0  # series in the store
     marks: Mapping[str, str] = field(default_factory=dict)  # what the last checkpoint wrote beside the offset
-    reading: str = ""  # what an earlier owner that did not hand over was reading (rule R21); see `stream_gru.guard`
+    reading: str = ""  # what an owner that did not hand over was reading (rule R21); see `protocol.guard`
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,10 @@ from redis.exceptions import (
 from stream_gru import tls
 from stream_gru.errors import CredentialsError, FencedError, StoreError, StoreUnavailableError
 from stream_gru.errors import chain as causes
+from stream_gru.process.tasks import heed
 from stream_gru.settings import State
 from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
 from stream_gru.stores._aside import Aside
-from stream_gru.tasks import heed
 
 SCHEMES = ("redis", "rediss")
 PORT = 6379

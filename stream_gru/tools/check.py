@@ -103,7 +103,7 @@ def _store(settings: Settings) -> None:
 
 def _model(settings: Settings) -> None:
     """The bundle loads and fits the readings, as a worker will find."""
-    from stream_gru.engine import Engine
+    from stream_gru.engine.engine import Engine
 
     model = settings.model
     engine = Engine(

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from stream_gru import dead_letters, records
 from stream_gru.errors import StreamGruError
-from stream_gru.tools.fleet import Label
+from stream_gru.kafka.tail import reader
+from stream_gru.records import dead_letters, output
 from stream_gru.tools.scorecard import Detection, Scorecard, detection
 from stream_gru.tools.simulate import Simulation, simulate
 from stream_gru.tools.stage import Stage
-from stream_gru.tools.tail import reader
+from stream_gru.training.fleet import Label
 
 STEP_S = 300.0  # between two readings of a sensor, on its own clock: 288 a day
 MARGIN = 10  # readings after its end within which an anomaly may still be noticed
@@ -119,7 +119,7 @@ class Demo:
         for partition, batch in batches.items():
             if partition.topic == names.forecasts:
                 for record in batch:
-                    score.output(records.decode_output(record.value), record.timestamp)
+                    score.output(output.decode_output(record.value), record.timestamp)
             elif partition.topic == names.dead_letters:
                 for record in batch:
                     score.dead_letter(dead_letters.decode(record.value).id, record.timestamp)

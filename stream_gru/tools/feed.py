@@ -11,11 +11,11 @@ import numpy as np
 from aiokafka.partitioner import murmur2
 
 from stream_gru import codecs
-from stream_gru.batch import Floats, Ints
+from stream_gru.columns import Floats, Ints
 from stream_gru.kafka import broker_errors
+from stream_gru.kafka.cluster import partitions
+from stream_gru.kafka.publisher import Publisher
 from stream_gru.settings import Settings
-from stream_gru.tools import topics
-from stream_gru.worker.publisher import Publisher
 
 MAX_UNACKNOWLEDGED = 8  # calls of `send`; more would only take memory
 
@@ -36,7 +36,7 @@ class Feed:
         self.sent = 0
 
     async def __aenter__(self) -> Self:
-        count = await topics.partitions(self._settings, self._topic, "WRITE")
+        count = await partitions(self._settings, self._topic, "WRITE")
         # What Kafka's own clients do with a key, so that a series stays in its partition whoever writes it.
         self._partition = np.array([(murmur2(key) & 0x7FFFFFFF) % count for key in self._keys.tolist()], np.int64)
         with broker_errors(self._settings.kafka):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
+from stream_gru.kafka.cluster import Cluster
 from stream_gru.settings import Kafka
-from stream_gru.worker.cluster import Cluster
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stream_gru.batch import Floats, Ints
+from stream_gru.columns import Floats, Ints
 from stream_gru.errors import DataError
+from stream_gru.history import files as history
 from stream_gru.settings import Settings
-from stream_gru.tools import history
 from stream_gru.tools.feed import Feed
 
 SLICE = 8192  # readings sent at once

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream_gru.records import OutputRecord
-from stream_gru.tools.fleet import Label
+from stream_gru.records.output import OutputRecord
+from stream_gru.training.fleet import Label
 
 RECENT = 10_000
 LONGEST_MS = 60_000  # latencies above count as this

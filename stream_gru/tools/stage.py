@@ -119,7 +119,7 @@ def _says_ok(address: str) -> bool:
 
 def _remove(settings: Settings) -> None:
     """Leave nothing behind on servers that go on."""
-    from stream_gru.agents import changelog_topic, group_id
+    from stream_gru.kafka.names import changelog_topic, group_id
 
     topics.delete(settings, [changelog_topic(settings)], [settings.kafka.group_id, group_id(settings)])
     asyncio.run(_forget(settings))

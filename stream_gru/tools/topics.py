@@ -10,10 +10,9 @@ from typing import Any
 from stream_gru.errors import BrokerError
 from stream_gru.kafka import broker_errors, kafka_python_options, require_answer
 from stream_gru.kafka.causes import RIGHTS, user
+from stream_gru.kafka.cluster import Cluster
 from stream_gru.kafka.diagnosis import blocking
-from stream_gru.kafka.rights import Need, Operation
 from stream_gru.settings import Kafka, Settings, Topics
-from stream_gru.worker.cluster import Cluster
 
 ADMIN_MS = 8000  # for a question to a Kafka that has just answered
 
@@ -145,13 +144,6 @@ def delete(settings: Settings, also: Sequence[str] = (), groups: Sequence[str] =
         admin.delete_topics([*(topic.name for topic in wanted(settings.topics, 1)), *also], raise_errors=False)
         with suppress(KafkaError):  # never joined, or a broker that doesn't know the call
             admin.delete_groups(list(groups))
-
-
-async def partitions(settings: Settings, topic: str, *operations: Operation) -> int:
-    """How many partitions `topic` has. Raises `BrokerError` when it isn't there or may not be used for `operations`."""
-    async with await Cluster.connect(settings.kafka) as cluster:
-        await cluster.require([Need("topic", topic, operations)])
-        return (await cluster.topics([topic]))[topic].partitions
 
 
 def _partitions(topics: Topics, found: Mapping[str, Found], asked: int | None) -> int:

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_gru.tools.demo import Demo
-from stream_gru.tools.fleet import ANOMALIES
 from stream_gru.tools.scorecard import Detection
 from stream_gru.tools.show import interval, number, plain
+from stream_gru.training.fleet import ANOMALIES
 
 RATE_OVER_S = 5.0
 

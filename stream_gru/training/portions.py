@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from stream_gru.batch import Ints
+from stream_gru.columns import Ints
 from stream_gru.errors import TrainingError
 from stream_gru.models.bundle import Description
 from stream_gru.training.data import Source, Windows

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stream_gru import features
-from stream_gru.batch import Ints
+from stream_gru.columns import Ints
 from stream_gru.models.bundle import Description
 from stream_gru.training.data.windows import Windows, join
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stream_gru.context import Context
 from stream_gru.errors import BundleError
 from stream_gru.features import Kind as Features
 from stream_gru.models.cells import Scheme
+from stream_gru.models.context import Context
 from stream_gru.models.network import VARIANTS, Network
-from stream_gru.scaling import Kind
+from stream_gru.models.scaling import Kind
 
 SHIPPED = {file.stem: file for file in sorted((Path(str(files("stream_gru.training"))) / "recipes").glob("*.toml"))}
 """Recipes in the package, by name."""

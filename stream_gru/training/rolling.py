@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats, Ints
-from stream_gru.engine import Engine
+from stream_gru.columns import Bools, Floats, Ints
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import DataError
+from stream_gru.history import backtest
+from stream_gru.history.files import History as Table
 from stream_gru.models import bundle as bundles
-from stream_gru.tools import backtest
-from stream_gru.tools.history import History as Table
 from stream_gru.training.data.series import History, Series
 from stream_gru.training.recipe import Recipe
 from stream_gru.training.validate import Block, Score, learn, times

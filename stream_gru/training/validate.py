@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_gru.batch import Ints
+from stream_gru.columns import Ints
 from stream_gru.errors import DataError, TrainingError
 from stream_gru.training.data.series import MIN_READINGS, History, Series
 

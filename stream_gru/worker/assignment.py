@@ -15,11 +15,11 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalGenerationError, KafkaError, RebalanceInProgressError, UnknownMemberIdError
 
 from stream_gru.errors import BrokerError, FencedError, StoreError, StoreUnavailableError
-from stream_gru.opening import compare
+from stream_gru.kafka.cluster import Topic
+from stream_gru.process.tasks import own
+from stream_gru.protocol.opening import compare
 from stream_gru.stores import Identity, Outcome, PartitionId, Store
-from stream_gru.tasks import own
 from stream_gru.worker.checkpoint import Checkpointer
-from stream_gru.worker.cluster import Topic
 from stream_gru.worker.live import Live, Parts, Spawn
 from stream_gru.worker.patience import RETRY_S, Patience
 from stream_gru.worker.restoring import Claimed, Restoring

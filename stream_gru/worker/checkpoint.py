@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 from aiokafka.errors import KafkaError
 
-from stream_gru.arena import Cut
+from stream_gru.engine.arena import Cut
+from stream_gru.engine.row import as_bytes
 from stream_gru.errors import BrokerError, FencedError
-from stream_gru.partition import Checkpoint
-from stream_gru.row import as_bytes
+from stream_gru.protocol.partition import Checkpoint
 from stream_gru.stores import Outcome
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.patience import RETRY_S, Patience

@@ -1,4 +1,4 @@
-"""Reading with care what an earlier owner may have died of (rule R21); `stream_gru.guard` decides."""
+"""Reading with care what an earlier owner may have died of (rule R21); `stream_gru.protocol.guard` decides."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from stream_gru.batch import Ints
 from stream_gru.codecs import Codec, Decoded
-from stream_gru.dead_letters import Reason
-from stream_gru.guard import ALONE, DEATHS
+from stream_gru.columns import Ints
+from stream_gru.protocol.guard import ALONE, DEATHS
+from stream_gru.records.dead_letters import Reason
 from stream_gru.worker.live import Live, Parts
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from aiokafka import TopicPartition
 
-from stream_gru import unpacking
-from stream_gru.batch import Ints, Readings
 from stream_gru.codecs import Decoded
-from stream_gru.dead_letters import Reason
+from stream_gru.columns import Ints, Readings
 from stream_gru.errors import FencedError
-from stream_gru.partition import record_crc
-from stream_gru.unpacking import Unreadable
+from stream_gru.kafka import unpacking
+from stream_gru.kafka.unpacking import Unreadable
+from stream_gru.protocol.partition import record_crc
+from stream_gru.records.dead_letters import Reason
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.patience import Patience
 

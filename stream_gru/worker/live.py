@@ -10,15 +10,15 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_gru.codecs import Codec
-from stream_gru.engine import Engine
-from stream_gru.guard import Guard
+from stream_gru.engine.engine import Engine
+from stream_gru.kafka.cluster import Cluster
+from stream_gru.kafka.commits import Commits
 from stream_gru.metrics import Health, Metrics
 from stream_gru.models.bundle import Bundle
-from stream_gru.partition import Partition
+from stream_gru.protocol.guard import Guard
+from stream_gru.protocol.partition import Partition
 from stream_gru.settings import Settings
 from stream_gru.stores import Identity, PartitionId, Store
-from stream_gru.worker.cluster import Cluster
-from stream_gru.worker.commits import Commits
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 

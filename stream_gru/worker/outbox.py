@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from aiokafka import TopicPartition
 
-from stream_gru import dead_letters
-from stream_gru.batch import Forecasts, Ints, Level
 from stream_gru.codecs import Decoded
-from stream_gru.dead_letters import Reason
+from stream_gru.columns import Forecasts, Ints, Level
+from stream_gru.kafka.publisher import Publisher, Shorten
 from stream_gru.metrics import Metrics
-from stream_gru.partition import Batch
+from stream_gru.protocol.partition import Batch
+from stream_gru.records import dead_letters
+from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Topics
 from stream_gru.worker.intake import Admitted, Polled
 from stream_gru.worker.live import Live, Parts, Spawn
-from stream_gru.worker.publisher import Publisher, Shorten
 
 log = logging.getLogger(__name__)
 

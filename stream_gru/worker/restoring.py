@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from stream_gru import guard
-from stream_gru.partition import Opening, Partition, Policy, Start
+from stream_gru.kafka.cluster import Topic
+from stream_gru.protocol import guard
+from stream_gru.protocol.partition import Opening, Partition, Policy, Start
 from stream_gru.stores import Assigned, Identity, PartitionId
-from stream_gru.worker.cluster import Topic
 from stream_gru.worker.live import Live, Parts
 
 log = logging.getLogger(__name__)

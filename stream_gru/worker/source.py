@@ -11,8 +11,9 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from stream_gru import unpacking
-from stream_gru.arena import ArenaFullError
+from stream_gru.engine.arena import ArenaFullError
+from stream_gru.kafka import unpacking
+from stream_gru.process.watchdog import Watchdog
 from stream_gru.worker.assignment import Assignment
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.guarding import Guarding, refused
@@ -20,7 +21,6 @@ from stream_gru.worker.intake import Admission, flatten
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.outbox import Outbox
 from stream_gru.worker.patience import Patience
-from stream_gru.worker.watchdog import Watchdog
 
 _POLL_MS = 200
 _WAIT_S = 1.0

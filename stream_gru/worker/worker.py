@@ -12,29 +12,30 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
-from stream_gru import codecs, garbage, stores
-from stream_gru.engine import Engine
+from stream_gru import codecs, stores
+from stream_gru.engine.engine import Engine
+from stream_gru.engine.gates import Histograms
 from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError, SettingsError, StoreUnavailableError
-from stream_gru.gates import Histograms
 from stream_gru.kafka import aiokafka_options, diagnose, explain
+from stream_gru.kafka.cluster import Cluster
+from stream_gru.kafka.commits import Commits
+from stream_gru.kafka.polite import Turns
+from stream_gru.kafka.publisher import Publisher
+from stream_gru.kafka.pulse import SILENT_S, Pulse, Watch
 from stream_gru.metrics import Health, Metrics, Server
 from stream_gru.models.bundle import Bundle
-from stream_gru.polite import Turns
-from stream_gru.pulse import SILENT_S, Pulse, Watch
+from stream_gru.process import garbage
+from stream_gru.process.tasks import LeakedCancellationError, Tasks, own, put_away
+from stream_gru.process.watchdog import Watchdog
 from stream_gru.settings import Settings
-from stream_gru.tasks import LeakedCancellationError, Tasks, own, put_away
 from stream_gru.worker.assignment import Assignment, hand_over
 from stream_gru.worker.checkpoint import Checkpointer
-from stream_gru.worker.cluster import Cluster
-from stream_gru.worker.commits import Commits
 from stream_gru.worker.control import Control
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.model import chosen_bundle
 from stream_gru.worker.outbox import Outbox
 from stream_gru.worker.patience import RETRY_S, Patience
-from stream_gru.worker.publisher import Publisher
 from stream_gru.worker.source import Source
-from stream_gru.worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from stream_gru.alerts import Ledger, Place
-from stream_gru.records import OutputRecord, decode_output
+from stream_gru.alerts.runs import Ledger, Place
+from stream_gru.records.output import OutputRecord, decode_output
 from stream_gru.settings import Settings
 from tests.check import each
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from stream_gru.engine import Engine
-from stream_gru.partition import Partition
+from stream_gru.engine.engine import Engine
+from stream_gru.kafka.commits import Commits
+from stream_gru.protocol.partition import Partition
 from stream_gru.stores.redis import RedisStore
-from stream_gru.worker.commits import Commits
 from stream_gru.worker.outbox import Outbox
 from stream_gru.worker.source import Source
 from tests.forked import work

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_gru import commands
-from stream_gru.commands import Command
+from stream_gru.worker import commands
+from stream_gru.worker.commands import Command
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Broker, Store
 

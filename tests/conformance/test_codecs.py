@@ -12,10 +12,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from stream_gru import codecs
-from stream_gru.batch import Forecasts, Ints, Level
 from stream_gru.codecs import Codec, Decoded
-from stream_gru.dead_letters import Reason
+from stream_gru.columns import Forecasts, Ints, Level
 from stream_gru.errors import DataError, SettingsError
+from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Input
 
 NOW = 1_700_000_000_000

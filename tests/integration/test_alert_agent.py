@@ -22,9 +22,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from stream_gru import agents, alerting
-from stream_gru.agents import MAX_BATCH, changelog_topic
+from stream_gru.alerts import agent, life
+from stream_gru.alerts.agent import MAX_BATCH
 from stream_gru.kafka import aiokafka_options, kafka_python_options
+from stream_gru.kafka.names import changelog_topic
 from stream_gru.metrics import Health, Metrics
 from stream_gru.settings import Alerts, Settings, environment
 from stream_gru.tools.embedded import EmbeddedKafka, KafkaServer, free_port
@@ -158,25 +159,25 @@ async def test_what_was_firing_during_an_outage_of_the_alerter_is_not_silent(sta
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[agents.App]:
+def made(monkeypatch: pytest.MonkeyPatch) -> list[agent.App]:
     """The apps of this very process, as they are made."""
-    apps: list[agents.App] = []
-    create_app = agents.create_app
+    apps: list[agent.App] = []
+    create_app = agent.create_app
 
-    def creating(*args: Any) -> agents.App:
+    def creating(*args: Any) -> agent.App:
         apps.append(create_app(*args))
         return apps[-1]
 
-    monkeypatch.setattr(agents, "create_app", creating)
+    monkeypatch.setattr(agent, "create_app", creating)
     return apps
 
 
 async def test_a_crash_of_the_app_is_got_over_in_the_same_process(
-    settings: Settings, topics: Topics, made: list[agents.App], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, topics: Topics, made: list[agent.App], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alerting, "_PROVED_S", 1.0)
+    monkeypatch.setattr(life, "_PROVED_S", 1.0)
     health = Health()
-    running = asyncio.create_task(alerting.run(settings, Metrics(), health))
+    running = asyncio.create_task(life.run(settings, Metrics(), health))
     try:
         await topics.write(payload(0, alert=True))
         assert len(await topics.read(1)) == 1
@@ -198,10 +199,10 @@ async def until(happened: Callable[[], bool], what: str, within_s: float = 30) -
 
 @pytest.mark.parametrize("restarts", [pytest.param(4, id="four"), pytest.param(100, id="hundred", marks=CHAOS)])
 async def test_row_06_nothing_is_left_of_apps_that_were_taken_down(
-    settings: Settings, made: list[agents.App], monkeypatch: pytest.MonkeyPatch, restarts: int
+    settings: Settings, made: list[agent.App], monkeypatch: pytest.MonkeyPatch, restarts: int
 ) -> None:
     for name in ("_BACKOFF_S", "_MAX_BACKOFF_S", "_PROVED_S"):
-        monkeypatch.setattr(alerting, name, 0.0)
+        monkeypatch.setattr(life, name, 0.0)
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps what records of the log name
     health = Health()
 
@@ -210,7 +211,7 @@ async def test_row_06_nothing_is_left_of_apps_that_were_taken_down(
         threads = [t for t in threading.enumerate() if not t.name.startswith("asyncio_")]  # those are a pool
         return {"threads": len(threads), "sockets": len(psutil.Process().net_connections())}
 
-    running = asyncio.create_task(alerting.run(settings, Metrics(), health))
+    running = asyncio.create_task(life.run(settings, Metrics(), health))
     seen, memory = [], []
     try:
         for n in range(restarts + 1):
@@ -237,9 +238,9 @@ async def test_a_topic_that_is_gone_is_named_and_waited_for(
             "needs Apache Kafka: clients of the embedded broker do not see that a topic is gone; set KAFKA_HOME"
         )
     for name in ("_LOOK_S", "_PROVED_S"):
-        monkeypatch.setattr(alerting, name, 1.0)
+        monkeypatch.setattr(life, name, 1.0)
     health = Health()
-    running = asyncio.create_task(alerting.run(settings, Metrics(), health))
+    running = asyncio.create_task(life.run(settings, Metrics(), health))
     try:
         await until(lambda: health.ready, "the app")
         with closing(KafkaAdminClient(**kafka_python_options(settings.kafka))) as admin:

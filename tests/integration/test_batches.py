@@ -17,11 +17,9 @@ from aiokafka import AIOKafkaProducer
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from stream_gru import unpacking
-from stream_gru.dead_letters import Reason
-from stream_gru.kafka import aiokafka_options
+from stream_gru.kafka import aiokafka_options, tail, unpacking
+from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Input, Settings
-from stream_gru.tools import tail
 from stream_gru.tools.embedded import KafkaServer
 from stream_gru.tools.processes import Child
 from stream_gru.training import data

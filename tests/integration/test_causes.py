@@ -26,9 +26,9 @@ import pytest
 from stream_gru import cli
 from stream_gru.errors import BrokerError, BrokerRefusedError
 from stream_gru.kafka import diagnose, rights
+from stream_gru.kafka.cluster import Cluster
 from stream_gru.settings import Kafka, Settings, environment
 from stream_gru.tools.embedded import HOST, free_port
-from stream_gru.worker.cluster import Cluster
 from tests.certificates import Authority
 from tests.secured import PASSWORD, SecuredKafka, each, page
 

@@ -15,13 +15,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaAdminClient
 from typer.testing import CliRunner
 
-from stream_gru import commands
 from stream_gru.cli import app
-from stream_gru.commands import Command, Reply
 from stream_gru.errors import BrokerError, StoreError
 from stream_gru.kafka import aiokafka_options, kafka_python_options
 from stream_gru.metrics import Metrics
 from stream_gru.settings import Settings
+from stream_gru.worker import commands
+from stream_gru.worker.commands import Command, Reply
 
 
 class Target:

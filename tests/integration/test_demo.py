@@ -28,10 +28,10 @@ from stream_gru.settings import Settings
 from stream_gru.tools import demo as demos
 from stream_gru.tools import stage as stages
 from stream_gru.tools.embedded import KafkaServer
-from stream_gru.tools.fleet import Label
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.tools.stage import Stage
 from stream_gru.tools.view import View
+from stream_gru.training.fleet import Label
 from tests.unit.test_scorecard import output
 
 PROGRAM = [sys.executable, "-c", "import typer; from stream_gru.cli.demo import demo; typer.run(demo)"]

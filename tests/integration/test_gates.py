@@ -13,12 +13,12 @@ import pytest
 from matplotlib.image import imread
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_gru.batch import Floats, Ints
 from stream_gru.cli.gates import gates
+from stream_gru.columns import Floats, Ints
 from stream_gru.errors import DataError
+from stream_gru.history import retained
 from stream_gru.models import bundle
 from stream_gru.settings import Input, Settings
-from stream_gru.tools import retained
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.feed import Feed
 from tests.harness import Load, crew, drained

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from stream_gru import commands, stores
-from stream_gru.commands import Command
+from stream_gru import stores
 from stream_gru.models import bundle as bundles
 from stream_gru.models.bundle import Bundle, Description
 from stream_gru.settings import Settings
+from stream_gru.worker import commands
+from stream_gru.worker.commands import Command
 from stream_gru.worker.model import as_chosen
 from tests import impatient
 from tests.harness import Load, crew, drained, read, states, wait_until

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 
-from stream_gru import commands
-from stream_gru.commands import Command
 from stream_gru.kafka import kafka_python_options
 from stream_gru.models import bundle as bundles
 from stream_gru.models.bundle import Description
 from stream_gru.settings import Settings
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
+from stream_gru.worker import commands
+from stream_gru.worker.commands import Command
 from tests.deploy_files import metric_names_exposed, metric_names_used
 from tests.harness import Load, check, crew, drained, read
 

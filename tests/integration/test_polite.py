@@ -7,7 +7,7 @@ import asyncio
 from aiokafka import AIOKafkaProducer
 
 from stream_gru.kafka import aiokafka_options
-from stream_gru.polite import client_of, polite
+from stream_gru.kafka.polite import client_of, polite
 from stream_gru.settings import Settings
 
 

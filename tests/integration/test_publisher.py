@@ -17,10 +17,10 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from stream_gru.errors import BrokerError
+from stream_gru.kafka import tail
+from stream_gru.kafka.publisher import Publisher
 from stream_gru.settings import Kafka, Settings
-from stream_gru.tools import tail
 from stream_gru.tools.embedded import KafkaServer, kafka_server
-from stream_gru.worker.publisher import Publisher
 from tests.raw_batches import CODECS
 
 SMALL = 20_000

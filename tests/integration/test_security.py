@@ -16,13 +16,12 @@ import pytest
 import redis as redis_client
 from aiokafka import AIOKafkaProducer
 
-from stream_gru import commands
-from stream_gru.agents import changelog_topic
-from stream_gru.kafka import aiokafka_options
+from stream_gru.kafka import aiokafka_options, tail
+from stream_gru.kafka.names import changelog_topic
 from stream_gru.settings import Kafka, Metrics, Settings, environment
-from stream_gru.tools import tail
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import Child, wait_until
+from stream_gru.worker import commands
 from tests.alert_records import payload
 from tests.forked import Worker
 from tests.secured import PASSWORD, SecuredKafka, SecuredRedis, each, page

@@ -17,21 +17,21 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 from typer.testing import CliRunner, Result
 
-from stream_gru import dead_letters
 from stream_gru.cli.replay import replay
 from stream_gru.cli.simulate import simulate
 from stream_gru.cli.tail import tail
 from stream_gru.cli.topics import check
-from stream_gru.dead_letters import Reason
 from stream_gru.errors import BrokerError, SettingsError
+from stream_gru.kafka import tail as reading
+from stream_gru.records import dead_letters
+from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Input, Kafka, Settings, environment
-from stream_gru.tools import tail as reading
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.feed import Feed
-from stream_gru.tools.fleet import Label
 from stream_gru.tools.processes import wait_until
 from stream_gru.tools.simulate import Simulation
 from stream_gru.tools.simulate import simulate as send
+from stream_gru.training.fleet import Label
 
 
 def command(function: Callable[..., None], settings: Settings, *arguments: object) -> Result:

@@ -21,7 +21,7 @@ import redis
 
 from stream_gru import stores
 from stream_gru.errors import FencedError, StoreUnavailableError
-from stream_gru.partition import Checkpoint, Commit, Partition, Start
+from stream_gru.protocol.partition import Checkpoint, Commit, Partition, Start
 from stream_gru.stores import Identity, Outcome, PartitionId, Store, Write
 from stream_gru.tools.embedded import RedisServer
 from tests.chaos.proxy import HOST, Proxy

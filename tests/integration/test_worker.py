@@ -165,7 +165,7 @@ async def test_more_series_than_memory_holds(settings: Settings, tmp_path: Path)
 async def test_replayed_readings_match_a_backtest(settings: Settings, tmp_path: Path) -> None:
     """The stream gives what the same engine gives in one process."""
     from stream_gru import Engine
-    from stream_gru.batch import Readings
+    from stream_gru.columns import Readings
 
     values = 10 + np.sin(np.arange(300) / 10)
     await produce(settings, [(b"s", reading(float(v), NOW + 1000 * i)) for i, v in enumerate(values)])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from stream_gru.errors import FencedError
-from stream_gru.partition import Batch, Checkpoint, Partition, Start
+from stream_gru.protocol.partition import Batch, Checkpoint, Partition, Start
 from stream_gru.stores import Assigned, Write
 from tests.model.store import Assignment, Row, ViolationError, Word, held, knows, load
 

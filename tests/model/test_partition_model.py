@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from stream_gru.opening import TAG
-from stream_gru.partition import Batch, Checkpoint, Commit, Opening, Partition
+from stream_gru.protocol.opening import TAG
+from stream_gru.protocol.partition import Batch, Checkpoint, Commit, Opening, Partition
 from stream_gru.stores import Assigned, Identity, Write
 from tests.model.search import explore
 from tests.model.store import ViolationError

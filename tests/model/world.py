@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream_gru.errors import FencedError, IdentityError
-from stream_gru.partition import Commit, Gap, Opening, Partition, Policy, Start, record_crc
+from stream_gru.protocol.partition import Commit, Gap, Opening, Partition, Policy, Start, record_crc
 from stream_gru.stores import Assigned, Identity, PartitionId, Write
 from tests.model.member import Member, Owners, shallow
 from tests.model.store import Assignment, Kept, Row, ViolationError, Word, assign, decode, held, mark, write

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from stream_gru.arena import Arena, ArenaFullError
-from stream_gru.row import Layout
+from stream_gru.engine.arena import Arena, ArenaFullError
+from stream_gru.engine.row import Layout
 
 LAYOUT = Layout(1, {"hidden": 2})
 CAPACITY = 6

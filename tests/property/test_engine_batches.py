@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from stream_gru.batch import Forecasts, Level, Readings
-from stream_gru.engine import Engine
+from stream_gru.columns import Forecasts, Level, Readings
+from stream_gru.engine.engine import Engine
 from stream_gru.settings import Detector, Gaps
 
 _ODD = [0.0, 1.0, 1.0, -3.5, 1e9, 1e30, -1e30, 1e-30, float("nan")]

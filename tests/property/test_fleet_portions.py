@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_gru.tools.fleet import Block, Fleet
+from stream_gru.training.fleet import Block, Fleet
 
 
 def joined(blocks: list[Block]) -> tuple[object, ...]:

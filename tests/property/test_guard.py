@@ -7,7 +7,7 @@ from collections.abc import Set
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from stream_gru.guard import ALONE, DEATHS, after
+from stream_gru.protocol.guard import ALONE, DEATHS, after
 
 MANY = 1_000_000
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_gru import dead_letters
 from stream_gru.codecs import load
+from stream_gru.records import dead_letters
 from stream_gru.settings import Input
 
 NOW = 1_700_000_000_000

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_gru.batch import Forecasts, Readings
-from stream_gru.engine import Engine
+from stream_gru.columns import Forecasts, Readings
+from stream_gru.engine.engine import Engine
 from stream_gru.settings import Detector
 from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE
 from tests.property.test_engine_batches import run

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stream_gru.batch import Floats
 from stream_gru.cli import app
+from stream_gru.columns import Floats
 from stream_gru.errors import DataError
 from stream_gru.models import bundle
-from stream_gru.tools import advise, seasons
-from stream_gru.tools.traits import Traits, beat, grid, measure, noise, runs, told, wander
-from stream_gru.training import data, trial
+from stream_gru.training import data
+from stream_gru.training.advice import advise, seasons, trial
+from stream_gru.training.advice.traits import Traits, beat, grid, measure, noise, runs, told, wander
 from stream_gru.training.fit import fit
 from stream_gru.training.recipe import load
 
@@ -316,7 +316,7 @@ def test_a_candidate_is_judged_where_no_fit_has_been(monkeypatch: pytest.MonkeyP
         latest.append(max(int(windows.timestamp.max()), int(held_back.timestamp.max())))
         return fit(recipe, source, held_back, *rest, **named)
 
-    monkeypatch.setattr("stream_gru.training.trial.fit", spy)
+    monkeypatch.setattr("stream_gru.training.advice.trial.fit", spy)
     recipe = load(None, {"network.hidden": 4, "data.length": 64, "data.batch": 4, "plan.steps": 2, "plan.chunk": 32})
     value = wave(24, 4000)
     value[3800:] += 0.1

@@ -10,12 +10,14 @@ import pytest
 from pydantic import SecretStr
 
 from stream_gru import agents
+from stream_gru.alerts import agent
+from stream_gru.kafka.names import changelog_topic
 from stream_gru.metrics import Metrics
 from stream_gru.settings import Kafka, Settings
 
 
-def app(**kafka: object) -> agents.App:
-    return agents.create_app(Settings(kafka=Kafka(**kafka)), Metrics(), 6)
+def app(**kafka: object) -> agent.App:
+    return agent.create_app(Settings(kafka=Kafka(**kafka)), Metrics(), 6)
 
 
 def test_kafka() -> None:
@@ -48,7 +50,7 @@ def test_what_faust_would_do_by_itself_and_must_not() -> None:
 def test_the_table_is_as_wide_as_the_anomalies_topic() -> None:
     made = app(group_id="plant")
     (table,) = made.tables.values()
-    assert table.changelog_topic.get_topic_name() == agents.changelog_topic(made.settings)
+    assert table.changelog_topic.get_topic_name() == changelog_topic(made.settings)
     assert table.changelog_topic.partitions == 6
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_gru import row
-from stream_gru.alert import DEFAULT, Found, Limits, Verdict, judge
+from stream_gru.detection.alert import DEFAULT, Found, Limits, Verdict, judge
+from stream_gru.engine import row
 
 MINUTE = 60_000
 ONE = Limits((1e-1, 1e-9), (1.0, 1.0), (1e-1, 1e-9), (1.0, 1.0))  # every threshold is 1

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import pytest
 
-from stream_gru import alerter as module
-from stream_gru.alerter import Alerter, Epochs, Record, StalledError, UnavailableError, pack_key, unpack_key
-from stream_gru.alerts import Alert, Cursor
+from stream_gru.alerts import alerter as module
+from stream_gru.alerts.alerter import Alerter, Epochs, Record, StalledError, UnavailableError, pack_key, unpack_key
+from stream_gru.alerts.runs import Alert, Cursor
 from stream_gru.metrics import Metrics
 from tests.alert_records import payload
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from stream_gru import agents, alerting, pulse
+from stream_gru.alerts import agent, life
 from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError, SettingsError, StreamGruError
+from stream_gru.kafka import pulse
+from stream_gru.kafka.pulse import Pulse
 from stream_gru.metrics import Health, Metrics
-from stream_gru.pulse import Pulse
 from stream_gru.settings import Kafka, Settings
 from stream_gru.tools.processes import wait_until
 
@@ -79,13 +80,13 @@ class Stage:
         self.metrics, self.health = Metrics(), Told()
         self.away: BrokerError | None = None  # what a fresh connection meets
         self.pulses: list[Pulse] = []
-        monkeypatch.setattr(agents, "prepare", self._prepare)
-        monkeypatch.setattr(agents, "create_app", self._create)
-        monkeypatch.setattr(alerting, "diagnose", self._diagnose)
+        monkeypatch.setattr(agent, "prepare", self._prepare)
+        monkeypatch.setattr(agent, "create_app", self._create)
+        monkeypatch.setattr(life, "diagnose", self._diagnose)
         monkeypatch.setattr(pulse, "diagnose", self._diagnose)
         for name in ("_POLL_S", "_TURN_S", "_BACKOFF_S", "_PROVED_S"):
-            monkeypatch.setattr(alerting, name, 0.01)
-        self.task = asyncio.create_task(alerting.run(Settings(**settings), self.metrics, self.health))
+            monkeypatch.setattr(life, name, 0.01)
+        self.task = asyncio.create_task(life.run(Settings(**settings), self.metrics, self.health))
 
     async def _prepare(self, _: Any) -> int:
         first = self._apps[0]
@@ -131,7 +132,7 @@ async def test_it_is_made_anew_after_a_crash(monkeypatch: pytest.MonkeyPatch) ->
 async def test_an_app_that_crashes_with_each_write_is_never_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
     apps = [App() for _ in range(4)]
     stage = Stage(monkeypatch, *apps)
-    monkeypatch.setattr(alerting, "_PROVED_S", 60)
+    monkeypatch.setattr(life, "_PROVED_S", 60)
     for app in apps:
         await stage.until(app.started.is_set)
         app.crash(BrokerError("nobody may write alerts"))
@@ -143,7 +144,7 @@ async def test_an_app_that_crashes_with_each_write_is_never_ready_again(monkeypa
 async def test_it_says_why_it_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     failing = App(start_error=LookupError("no such service"))
     stage = Stage(monkeypatch, failing)
-    monkeypatch.setattr(alerting, "_BACKOFF_S", 60)
+    monkeypatch.setattr(life, "_BACKOFF_S", 60)
     await stage.until(lambda: stage.restarts == 1)
     assert failing.stopped.is_set()
     assert stage.health.parts == {"alerts": "LookupError: no such service"}
@@ -177,7 +178,7 @@ async def test_it_waits_for_kafka_and_names_the_cause(monkeypatch: pytest.Monkey
 
 async def test_an_app_stays_while_kafka_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     app = App()
-    monkeypatch.setattr(alerting, "_STANDSTILL_S", 0.05)
+    monkeypatch.setattr(life, "_STANDSTILL_S", 0.05)
     stage = Stage(monkeypatch, app)
     await stage.until(app.started.is_set)
     stage.away = BrokerError("no Kafka at one:9092")
@@ -193,7 +194,7 @@ async def test_an_app_stays_while_kafka_is_away(monkeypatch: pytest.MonkeyPatch)
 
 async def test_an_app_that_does_not_go_on_with_kafka_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = App(), App()
-    monkeypatch.setattr(alerting, "_STANDSTILL_S", 0.05)
+    monkeypatch.setattr(life, "_STANDSTILL_S", 0.05)
     stage = Stage(monkeypatch, first, second)
     await stage.until(first.started.is_set)
     first.alerter.what = "Kafka does not acknowledge alerts"
@@ -205,7 +206,7 @@ async def test_an_app_that_does_not_go_on_with_kafka_is_made_anew(monkeypatch: p
 
 async def test_an_app_without_partitions_has_its_topics_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = App(), App()
-    monkeypatch.setattr(alerting, "_LOOK_S", 0.0)
+    monkeypatch.setattr(life, "_LOOK_S", 0.0)
     stage = Stage(monkeypatch, first, BrokerError("no topic anomalies"), second)
     await stage.until(first.started.is_set)
     first.alerter.has_work = False

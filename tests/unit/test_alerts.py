@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stream_gru.alerts import FORGET_SILENT_MS, KEEP_ENDED_MS, Alert, Ledger, Place
-from stream_gru.records import OutputRecord
+from stream_gru.alerts.runs import FORGET_SILENT_MS, KEEP_ENDED_MS, Alert, Ledger, Place
+from stream_gru.records.output import OutputRecord
 from tests.alert_records import entry, output
 
 SILENCE_MS = 300_000

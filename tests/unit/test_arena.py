@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from stream_gru import arena as arenas
-from stream_gru.arena import Arena, ArenaFullError
+from stream_gru.engine import arena as arenas
+from stream_gru.engine.arena import Arena, ArenaFullError
+from stream_gru.engine.row import Layout
 from stream_gru.errors import StoreError
-from stream_gru.row import Layout
 
 LAYOUT = Layout(1, {"hidden": 4})
 

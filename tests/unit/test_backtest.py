@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream_gru.cli import app
-from stream_gru.engine import Engine
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import StreamGruError
 
 COLUMNS = [

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from stream_gru.cli import app
-from stream_gru.engine import Engine
+from stream_gru.engine.engine import Engine
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stream_gru.engine import Engine
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import BundleError
 from stream_gru.models import bundle
 from stream_gru.models.network import VARIANTS, Network

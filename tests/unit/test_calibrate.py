@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stream_gru.alert import Limits
 from stream_gru.cli import app
-from stream_gru.engine import Engine
+from stream_gru.detection.alert import Limits
+from stream_gru.engine.engine import Engine
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
-from stream_gru.tools import calibrate, clean
+from stream_gru.training import calibrate, clean
 
 LIGHT = Path("light")
 PLAN = calibrate.Plan(series=300, readings=1500, seed=5)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stream_gru import calibration
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
+from stream_gru.detection import calibration
 
 LEVELS = torch.tensor([0.05, 0.5, 0.95])[:, None]
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from stream_gru import features
 from stream_gru.cli import app
-from stream_gru.engine import Engine
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import BundleError
 from stream_gru.models import bundle
 from stream_gru.models.block import Block

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stream_gru.context import Context
 from stream_gru.errors import BundleError, SettingsError
+from stream_gru.models.context import Context
 from stream_gru.training import recipe
 
 

@@ -11,12 +11,12 @@ import torch
 from typer.testing import CliRunner
 
 from stream_gru import codecs
-from stream_gru.batch import Readings
 from stream_gru.cli import app
-from stream_gru.context import Context
-from stream_gru.engine import Engine
+from stream_gru.columns import Readings
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import DataError, SettingsError
 from stream_gru.models import bundle
+from stream_gru.models.context import Context
 from stream_gru.models.network import Network
 from stream_gru.settings import Input, Model, Settings
 from stream_gru.worker.worker import Worker

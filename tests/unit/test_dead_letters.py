@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_gru import dead_letters
-from stream_gru.dead_letters import MAX_KEY_BYTES, Original, Reason
 from stream_gru.errors import DataError
+from stream_gru.records import dead_letters
+from stream_gru.records.dead_letters import MAX_KEY_BYTES, Original, Reason
 
 
 def original(whole: bytes, max_bytes: int = 4096) -> Original:

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from stream_gru.dead_letters import Reason
-from stream_gru.gates import Distribution
+from stream_gru.engine.gates import Distribution
 from stream_gru.metrics import Metrics
+from stream_gru.records.dead_letters import Reason
 from tests import deploy_files
 
 FIRING = re.compile(r'alertname="(\w+)"')

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_gru import detector, settings
-from stream_gru.batch import Forecasts, Level, Readings
-from stream_gru.engine import Engine
+from stream_gru import settings
+from stream_gru.columns import Forecasts, Level, Readings
+from stream_gru.detection import detector
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import SettingsError
-from stream_gru.tools.fleet import Fleet, Label
+from stream_gru.training.fleet import Fleet, Label
 
 SERIES, TICKS, STEP = 120, 3000, 60_000
 AFTER = 5 * STEP  # an anomaly may be flagged so long after its end

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stream_gru.context import Context
+from stream_gru.models.context import Context
 from stream_gru.models.network import Network
 from stream_gru.training import data, fit, report
 from stream_gru.training import recipe as recipes

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from stream_gru import settings
-from stream_gru.batch import Forecasts, Level, Readings
-from stream_gru.engine import Engine
+from stream_gru.columns import Forecasts, Level, Readings
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import BundleError, DataError, SettingsError
 from stream_gru.models import bundle
 from stream_gru.models.network import Network

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_gru.batch import Floats
+from stream_gru.columns import Floats
 from stream_gru.evaluation import detection, ranking
 from stream_gru.evaluation.cases import Case, Span
 from stream_gru.evaluation.streaming import Judged

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
 from stream_gru.errors import DataError
 from stream_gru.evaluation import accuracy, forecasters, forecasting, origins, panel
 from stream_gru.evaluation.accuracy import assess, crps

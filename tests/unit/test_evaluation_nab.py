@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from stream_gru.batch import Floats
+from stream_gru.columns import Floats
 from stream_gru.evaluation import nab
 from stream_gru.evaluation.cases import Case, Span
 

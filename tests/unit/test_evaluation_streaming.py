@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_gru.batch import Forecasts
-from stream_gru.engine import Engine
+from stream_gru.columns import Forecasts
+from stream_gru.engine.engine import Engine
 from stream_gru.evaluation import streaming
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.panel import panel

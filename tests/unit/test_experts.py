@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from stream_gru.batch import Floats, Ints
+from stream_gru.columns import Floats, Ints
 from stream_gru.features import OBSERVED, Arrival, Experts, Observation, Table, View, observe
 
 HOUR, MINUTE = 3_600_000, 60_000

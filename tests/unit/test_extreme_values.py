@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_gru.batch import Forecasts, Readings
 from stream_gru.codecs import load
-from stream_gru.dead_letters import Reason
-from stream_gru.engine import Engine
+from stream_gru.columns import Forecasts, Readings
+from stream_gru.engine.engine import Engine
+from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Detector, Input
 from tests.check import OUTPUT_CLOSE
 

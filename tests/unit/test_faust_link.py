@@ -15,9 +15,9 @@ from aiokafka.errors import (
 )
 from faust.exceptions import ProducerSendError
 
-from stream_gru import agents, faust_link
-from stream_gru.alerter import UnavailableError
-from stream_gru.tasks import LeakedCancellationError
+from stream_gru.alerts import agent, faust_link
+from stream_gru.alerts.alerter import UnavailableError
+from stream_gru.process.tasks import LeakedCancellationError
 
 
 def of_the_producer(cause: KafkaError) -> ProducerSendError:
@@ -72,7 +72,7 @@ async def test_a_cancellation_that_nobody_asked_for_crashes_the_app() -> None:
     app = App()
 
     async def leaking() -> None:
-        async with agents._crashing(app):  # type: ignore[arg-type] # it is enough of one
+        async with agent._crashing(app):  # type: ignore[arg-type] # it is enough of one
             raise asyncio.CancelledError
 
     with pytest.raises(LeakedCancellationError):
@@ -91,7 +91,7 @@ async def test_a_cancellation_of_ours_does_not() -> None:
     app = App()
 
     async def waiting() -> None:
-        async with agents._crashing(app):  # type: ignore[arg-type] # it is enough of one
+        async with agent._crashing(app):  # type: ignore[arg-type] # it is enough of one
             await asyncio.sleep(60)
 
     task = asyncio.create_task(waiting())

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stream_gru import gaps, settings
-from stream_gru.batch import Floats, Forecasts, Ints, Level, Readings
-from stream_gru.engine import Engine
+from stream_gru import settings
+from stream_gru.columns import Floats, Forecasts, Ints, Level, Readings
+from stream_gru.engine import gaps
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import SettingsError
 from stream_gru.models import bundle
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream_gru import garbage, service
+from stream_gru import service
 from stream_gru.metrics import Health, Metrics
+from stream_gru.process import garbage
 from stream_gru.settings import Settings
 
 

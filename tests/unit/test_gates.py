@@ -16,20 +16,20 @@ from prometheus_client import generate_latest
 from torch import Tensor
 from typer.testing import CliRunner
 
-from stream_gru import gates
-from stream_gru.batch import Readings
 from stream_gru.bench import gates as bench
 from stream_gru.bench.deviation import Case, Event, baseline, compare, unusual
 from stream_gru.cli import app
-from stream_gru.engine import Engine
+from stream_gru.columns import Readings
+from stream_gru.engine import gates
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import BundleError, DataError
+from stream_gru.history import gates as tool
+from stream_gru.history.files import History
 from stream_gru.metrics import Metrics
 from stream_gru.models import bundle
 from stream_gru.models.block import Block
 from stream_gru.models.network import VARIANTS, Network
 from stream_gru.settings import Settings
-from stream_gru.tools import gates as tool
-from stream_gru.tools.history import History
 from stream_gru.worker.worker import Worker
 
 MINUTE = 60_000

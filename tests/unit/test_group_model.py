@@ -10,8 +10,8 @@ import pytest
 from stream_gru import stores
 from stream_gru.errors import BundleError, IdentityError
 from stream_gru.models import bundle as bundles
-from stream_gru.opening import Start
-from stream_gru.partition import Partition
+from stream_gru.protocol.opening import Start
+from stream_gru.protocol.partition import Partition
 from stream_gru.stores import Assigned, Identity, PartitionId
 from stream_gru.worker.model import as_chosen, chosen_bundle
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stream_gru.guard import ALONE, DEATHS, Guard, Span, after, handed_over
+from stream_gru.protocol.guard import ALONE, DEATHS, Guard, Span, after, handed_over
 
 
 def spans(guard: Guard, offsets: list[int]) -> list[list[int]]:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from stream_gru.errors import DataError
-from stream_gru.tools import history
+from stream_gru.history import files as history
 from stream_gru.tools.replay import merge
 
 MS = 1_400_000_000_123

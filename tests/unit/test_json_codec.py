@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_gru.batch import Forecasts
 from stream_gru.codecs import Codec, Decoded, load
 from stream_gru.codecs._objects import MAX_DEPTH, Reader, Wanted
 from stream_gru.codecs._outputs import shorten
-from stream_gru.dead_letters import Reason
+from stream_gru.columns import Forecasts
 from stream_gru.errors import SettingsError
+from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Input
 
 GOOD = b'{"timestamp":1700000000000,"value":21.5}'

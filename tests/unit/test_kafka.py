@@ -10,7 +10,6 @@ import pytest
 from aiokafka.consumer import fetcher
 from pydantic import SecretStr, ValidationError
 
-from stream_gru import unpacking
 from stream_gru.errors import BrokerError, BrokerRefusedError, SettingsError
 from stream_gru.kafka import (
     aiokafka_options,
@@ -19,6 +18,7 @@ from stream_gru.kafka import (
     explain,
     kafka_python_options,
     ssl_context,
+    unpacking,
 )
 from stream_gru.kafka.causes import joined, user
 from stream_gru.kafka.rights import lacking

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_gru import late, settings
-from stream_gru.batch import Floats, Forecasts, Level, Readings
-from stream_gru.engine import Engine
-from stream_gru.row import PAST
+from stream_gru import settings
+from stream_gru.columns import Floats, Forecasts, Level, Readings
+from stream_gru.engine import late
+from stream_gru.engine.engine import Engine
+from stream_gru.engine.row import PAST
 
 MINUTE = 60_000
 START = 1_700_000_000_000

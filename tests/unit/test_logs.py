@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from stream_gru.logs import LIBRARIES, Seldom, to_stderr
+from stream_gru.process.logs import LIBRARIES, Seldom, to_stderr
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_gru import detector
-from stream_gru.context import Context
-from stream_gru.engine import Engine
+from stream_gru.detection import detector
+from stream_gru.engine.engine import Engine
 from stream_gru.models import bundle
+from stream_gru.models.context import Context
 from stream_gru.models.network import Network
-from stream_gru.scaling import Scaling
+from stream_gru.models.scaling import Scaling
 from stream_gru.training.data.missing import SERVED, How, fill, forward, interpolate
 from stream_gru.training.data.series import Series
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from stream_gru.errors import FencedError, GapError, IdentityError, StateLostError
-from stream_gru.opening import Check, commit_of
-from stream_gru.partition import Commit, Gap, Opening, Partition, Policy, Start, record_crc
+from stream_gru.protocol.opening import Check, commit_of
+from stream_gru.protocol.partition import Commit, Gap, Opening, Partition, Policy, Start, record_crc
 from stream_gru.stores import Assigned, Identity, PartitionId
 
 ID = PartitionId("group", "readings", 3)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stream_gru.errors import FencedError, IdentityError
-from stream_gru.opening import commit_of
-from stream_gru.partition import Batch, Checkpoint, Commit, Gap, Partition, record_crc
+from stream_gru.protocol.opening import commit_of
+from stream_gru.protocol.partition import Batch, Checkpoint, Commit, Gap, Partition, record_crc
 from stream_gru.stores import Assigned, Identity, PartitionId, Write
 
 ID = PartitionId("group", "readings", 3)

@@ -13,9 +13,9 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from stream_gru import polite as module
 from stream_gru.errors import SettingsError
-from stream_gru.polite import polite
+from stream_gru.kafka import polite as module
+from stream_gru.kafka.polite import polite
 
 FETCH = FetchRequest.__new__(FetchRequest)
 OTHER = MetadataRequest.__new__(MetadataRequest)

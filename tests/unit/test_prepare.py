@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from stream_gru.batch import Forecasts, Readings
-from stream_gru.context import Context
-from stream_gru.engine import Engine
+from stream_gru.columns import Forecasts, Readings
+from stream_gru.engine.engine import Engine
 from stream_gru.models import bundle
+from stream_gru.models.context import Context
 from stream_gru.models.network import Network
-from stream_gru.scaling import Scaling
+from stream_gru.models.scaling import Scaling
 from stream_gru.training import objective
 from stream_gru.training.data import missing
 from stream_gru.training.data.series import Series

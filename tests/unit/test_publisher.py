@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.transaction_manager import TransactionManager
 
-from stream_gru.worker.publisher import Publisher
+from stream_gru.kafka.publisher import Publisher
 
 TP = TopicPartition("t", 0)
 

@@ -12,10 +12,10 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 
-from stream_gru import pulse as module
 from stream_gru.errors import BrokerError
+from stream_gru.kafka import pulse as module
+from stream_gru.kafka.pulse import SILENT_S, Pulse, Watch
 from stream_gru.metrics import Health
-from stream_gru.pulse import SILENT_S, Pulse, Watch
 from stream_gru.settings import Kafka
 
 KAFKA = Kafka(session_timeout_s=10, rebalance_timeout_s=20)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stream_gru import codecs
-from stream_gru.batch import Forecasts, Level
+from stream_gru.columns import Forecasts, Level
 from stream_gru.errors import DataError
-from stream_gru.records import ForecastStep, OutputRecord, decode_output
+from stream_gru.records.output import ForecastStep, OutputRecord, decode_output
 from stream_gru.settings import Input
 
 NAMES = [

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stream_gru.row import ALARM, NEVER, NONE, PAST, Layout, as_bytes
+from stream_gru.engine.row import ALARM, NEVER, NONE, PAST, Layout, as_bytes
 
 FIELDS = {"levels": 4, "hidden": 7}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from stream_gru import scaling
-from stream_gru.scaling import Scaling
+from stream_gru.models import scaling
+from stream_gru.models.scaling import Scaling
 from stream_gru.training import data, recipe
 from stream_gru.training.data.series import History, Series
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from stream_gru.records import OutputRecord
-from stream_gru.tools.fleet import Label
+from stream_gru.records.output import OutputRecord
 from stream_gru.tools.scorecard import LONGEST_MS, Detection, Scorecard, detection
+from stream_gru.training.fleet import Label
 
 
 def output(

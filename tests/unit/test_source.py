@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from stream_gru.guard import Guard, Span
+from stream_gru.protocol.guard import Guard, Span
 from stream_gru.worker.guarding import Guarding
 from stream_gru.worker.source import Source, fitting
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stream_gru import toml
 from stream_gru.errors import SettingsError
+from stream_gru.settings import toml
 from stream_gru.training import recipe
 from stream_gru.training.tuning import space
 from stream_gru.training.tuning.space import Choice, Range

@@ -9,8 +9,8 @@ from contextlib import nullcontext, suppress
 
 import pytest
 
-from stream_gru import tasks
-from stream_gru.tasks import LeakedCancellationError, own, put_away
+from stream_gru.process import tasks
+from stream_gru.process.tasks import LeakedCancellationError, own, put_away
 
 
 async def leak() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream_gru.codecs import load
 from stream_gru.codecs._timestamps import FIRST, INVALID, LAST, from_ms, to_ms
-from stream_gru.dead_letters import Reason
+from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Input
 
 T = 1_700_000_000_000  # 2023-11-14T22:13:20Z

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka import TopicPartition
 
+from stream_gru.kafka import tail
 from stream_gru.settings import Settings
-from stream_gru.tools import tail
 from stream_gru.training.data.topic import Progress, read_topic
 
 PLACE = TopicPartition("readings", 0)

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from stream_gru.cli import app, progress
-from stream_gru.engine import Engine
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import StreamGruError
 from stream_gru.models import bundle
 from stream_gru.training import fit

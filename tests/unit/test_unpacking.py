@@ -21,9 +21,9 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record import default_records, legacy_records
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
-from stream_gru import unpacking
-from stream_gru.dead_letters import Reason
-from stream_gru.unpacking import Unreadable
+from stream_gru.kafka import unpacking
+from stream_gru.kafka.unpacking import Unreadable
+from stream_gru.records.dead_letters import Reason
 from tests.raw_batches import CODECS, MIB, NOW, batch, packed, sealed
 
 TP = TopicPartition("readings", 3)

@@ -13,11 +13,11 @@ import torch
 from typer.testing import CliRunner
 
 from stream_gru.cli import app
-from stream_gru.engine import Engine
+from stream_gru.engine.engine import Engine
 from stream_gru.errors import DataError, TrainingError
 from stream_gru.models import bundle
 from stream_gru.models.forecaster import Forecaster
-from stream_gru.scaling import Scaling
+from stream_gru.models.scaling import Scaling
 from stream_gru.training import data, objective, recipe, rolling, validate
 from stream_gru.training.data.series import History, Series
 from stream_gru.training.fit import Fitted

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from stream_gru.metrics import Health
-from stream_gru.worker import watchdog
-from stream_gru.worker.watchdog import EXIT_STALLED, Watchdog
+from stream_gru.process import watchdog
+from stream_gru.process.watchdog import EXIT_STALLED, Watchdog
 
 
 async def test_stalled_is_unready_then_ended(capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,9 +18,9 @@ from stream_gru.errors import (
     SettingsError,
     StoreUnavailableError,
 )
-from stream_gru.guard import Guard, handed_over
+from stream_gru.kafka.pulse import SILENT_S, Pulse
 from stream_gru.models import bundle
-from stream_gru.pulse import SILENT_S, Pulse
+from stream_gru.protocol.guard import Guard, handed_over
 from stream_gru.settings import Kafka
 from stream_gru.stores.memory import MemoryStore
 from stream_gru.worker import worker as module

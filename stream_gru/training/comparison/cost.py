@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from stream_gru import features
-from stream_gru.batch import Readings
-from stream_gru.engine import Engine
+from stream_gru.columns import Readings
+from stream_gru.engine.engine import Engine
 from stream_gru.models import bundle
 from stream_gru.models.bundle import Description
 from stream_gru.models.cells import Cell

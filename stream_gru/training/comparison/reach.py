@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stream_gru.batch import Floats
+from stream_gru.columns import Floats
 from stream_gru.models.block import Block
 
 FARTHEST = 200  # readings

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
-from stream_gru import scaling
-from stream_gru.batch import Floats
-from stream_gru.context import Context
+from stream_gru.columns import Floats
 from stream_gru.errors import DataError
+from stream_gru.history import backtest
+from stream_gru.models import scaling
 from stream_gru.models.bundle import Description
-from stream_gru.tools import backtest
+from stream_gru.models.context import Context
 from stream_gru.training.data import augment, missing, synthetic
 from stream_gru.training.data.batches import group
 from stream_gru.training.data.series import MIN_READINGS, History, Series, columns

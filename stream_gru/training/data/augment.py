@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream_gru.batch import Bools, Floats, Ints
+from stream_gru.columns import Bools, Floats, Ints
 from stream_gru.training.data.missing import How, forward
 from stream_gru.training.data.windows import Windows
 from stream_gru.training.recipe import Augment

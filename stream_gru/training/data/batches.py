@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.batch import Ints
+from stream_gru.columns import Ints
 from stream_gru.errors import DataError
 
 

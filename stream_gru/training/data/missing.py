@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from stream_gru.batch import Floats, Ints
+from stream_gru.columns import Floats, Ints
 from stream_gru.training.data.series import Series
 from stream_gru.training.data.windows import Filled
 
@@ -71,9 +71,10 @@ def _masked(one: Series) -> Filled:
 def _forecast(series: Sequence[Series], bundle: Path | None) -> list[Floats]:
     if not any(np.isnan(one.value).any() for one in series):
         return [one.value for one in series]
-    from stream_gru.engine import Engine
+    from stream_gru.engine.engine import Engine
+    from stream_gru.history import backtest
+    from stream_gru.history import files as history
     from stream_gru.models import bundle as bundles
-    from stream_gru.tools import backtest, history
 
     loaded = bundles.load(bundle)
     description = loaded.description.model_copy(update={"missing": "forecast"})  # it goes on with its own forecasts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats, Ints
+from stream_gru.columns import Bools, Floats, Ints
 
 Rng = np.random.Generator
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream_gru import codecs
+from stream_gru.kafka import tail
 from stream_gru.settings import Settings
-from stream_gru.tools import tail
 from stream_gru.training.data.series import History, columns
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_gru.batch import Bools, Floats, Ints
+from stream_gru.columns import Bools, Floats, Ints
 
 _LEAST = 2  # readings of a window: one alone has nothing to learn
 

@@ -11,7 +11,7 @@ from bokeh.models.annotations.geometry import Span, Whisker
 from bokeh.models.annotations.legends import Legend
 from bokeh.plotting import figure
 
-from stream_gru.batch import Floats
+from stream_gru.columns import Floats
 from stream_gru.training.objective import Quality
 from stream_gru.training.report.findings.evidence import speed
 from stream_gru.training.report.norms import Norms

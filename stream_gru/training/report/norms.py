@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from stream_gru.batch import Floats
+from stream_gru.columns import Floats
 
 Kind = Literal["gradient", "weight"]
 _START = "start"  # the learned first state, which cells alone have

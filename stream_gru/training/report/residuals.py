@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stream_gru.batch import Bools, Floats
+from stream_gru.columns import Bools, Floats
 from stream_gru.models.forecaster import BAND, Forecaster
 from stream_gru.training.objective import run
 from stream_gru.training.prepare import Prepared

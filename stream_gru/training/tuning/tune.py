@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stream_gru import toml
 from stream_gru.errors import BundleError, TrainingError
 from stream_gru.models import bundle as bundles
+from stream_gru.settings import toml
 from stream_gru.training import data, fit
 from stream_gru.training.data.series import History
 from stream_gru.training.recipe import Recipe

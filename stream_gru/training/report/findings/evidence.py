@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from stream_gru.batch import Floats
+from stream_gru.columns import Floats
 from stream_gru.training.objective import Quality
 from stream_gru.training.recipe import Recipe
 from stream_gru.training.report.norms import Norms

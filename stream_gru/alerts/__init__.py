@@ -1,0 +1,1 @@
+"""The control plane: anomalies in, alerts out, told once."""

@@ -1,0 +1,1 @@
+"""How anomalous a reading is, and whether someone should be told."""

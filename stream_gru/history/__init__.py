@@ -1,0 +1,1 @@
+"""Histories: from files and topics, through the engine, into tables and pictures."""

@@ -1,0 +1,1 @@
+"""One process from its first signal handler to its exit code."""

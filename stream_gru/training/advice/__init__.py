@@ -1,0 +1,1 @@
+"""What kind of series these are, and which recipe suits them."""
