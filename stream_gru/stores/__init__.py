@@ -1,6 +1,6 @@
 """Where the rows of a partition are kept. One file a store; `from_settings` finds it by the URL's scheme.
 
-The rules R1-R21 that a store and the worker keep together are written beside the state machine in `partition.py`.
+The rules R1-R21 that a store and the worker keep together are written beside the state machine in `protocol.partition`.
 """
 
 from __future__ import annotations
