@@ -75,6 +75,7 @@ async def test_row_19_reload_kill_restart_scale_up(settings: Settings, other: Pa
         workers.start("a")
         workers.settings = serving(settings, elsewhere)
         workers.start("b")
+        await workers.share("a", "b", partitions=2)
         await load.send(1200)
         await drained(settings, workers.workers["a"])
         await load.send(1200)

@@ -154,7 +154,7 @@ def test_a_scorer_alone_has_no_faust(start: Start) -> None:
 
 def test_faust_worker_runs_the_same(settings: Settings, tmp_path: Path) -> None:
     alone = settings.model_copy(update={"role": "alerter"})
-    command = [sys.executable, "-m", "faust", "-A", "stream_gru.alerts.agent", "worker"]
+    command = [sys.executable, "-m", "faust", "-A", "stream_gru.agents", "worker"]
     child = Child(command, tmp_path / "faust.log", environment(alone))
     try:
         wait_until(lambda: "alerts: ready" in child.log.read_text(), "the alerter", 30, child)
