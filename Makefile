@@ -22,7 +22,7 @@ demo: $(READY) ## Simulated sensors, a broker, a Redis, a worker and a live view
 	$(BIN)/stream-gru demo $(ARGS)
 
 test: $(READY) check ## All checks and tests but the long faults; KAFKA_HOME=DIR tests against Apache Kafka
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not chaos' -n 2 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not chaos' -n 3 --dist worksteal $(ARGS)
 
 check: $(READY) ## Lint, format, types, and which room may import which
 	$(BIN)/ruff check .
