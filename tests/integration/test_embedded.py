@@ -144,8 +144,12 @@ def test_ctrl_c_while_a_child_starts_comes_after_its_watcher(tmp_path: Path, mon
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    with pytest.raises(KeyboardInterrupt):
-        Child(["/bin/sleep", "60"], tmp_path / "log")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a job in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Child(["/bin/sleep", "60"], tmp_path / "log")
+    finally:
+        signal.signal(signal.SIGINT, before)
     child, watcher = started
     assert watcher.stdin is not None
     watcher.stdin.close()  # as the end of this process would

@@ -121,7 +121,7 @@ def test_a_bomb_is_one_range_and_its_neighbours_are_read(codec: str) -> None:
 MEASURE = """
 import resource, struct, sys, zlib
 import cramjam
-from stream_gru import unpacking
+from stream_gru.kafka import unpacking
 
 piece, pieces, codec = b"\\0" * (1 << 20), 400, sys.argv[1]
 if codec == "gzip":
