@@ -18,6 +18,7 @@ from stream_gru.errors import SettingsError, StoreError, StoreUnavailableError
 from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Store, Write
 from stream_gru.stores.redis import WRITE, _header
 from stream_gru.tools.embedded import RedisServer, free_port
+from tests.freezing import freeze
 
 IDENTITY = Identity(topic_id="T-1", partitions=4, buckets=16, model="digest", row="1")
 OK, FENCED = Outcome.OK, Outcome.FENCED
@@ -219,7 +220,7 @@ async def test_a_hung_redis_is_unavailable_and_its_late_answers_are_not_taken_fo
     async with opened(own_redis.url, timeout_s=0.3) as store:
         mine = await owned(store, partition)
         await store.write(partition, [Write(mine, 1, [b"a", b"b"], [b"1", b"2"])])
-        own_redis.send_signal(signal.SIGSTOP)
+        freeze(own_redis)
         try:
             for call in (
                 store.load(partition, mine, 1, [b"a"]),

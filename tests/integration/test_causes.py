@@ -30,6 +30,7 @@ from stream_gru.kafka.cluster import Cluster
 from stream_gru.settings import Kafka, Settings, environment
 from stream_gru.tools.embedded import HOST, free_port
 from tests.certificates import Authority
+from tests.freezing import freeze
 from tests.secured import PASSWORD, SecuredKafka, each, page
 
 WITHIN_S = 10.0
@@ -276,7 +277,7 @@ async def test_what_is_not_kafka(says: bytes | None, words: str) -> None:
 async def test_a_cluster_survives_an_outage_and_asks_within_ten_seconds(secured: SecuredKafka) -> None:
     async with await Cluster.connect(secured.kafka("PLAINTEXT")) as cluster:
         assert await cluster.topics(["readings", "no-such-topic"])
-        secured.send_signal(signal.SIGSTOP)
+        freeze(secured)
         try:
             began = time.monotonic()
             with pytest.raises(BrokerError, match="no answer in time"):

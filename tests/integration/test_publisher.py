@@ -21,6 +21,7 @@ from stream_gru.kafka import tail
 from stream_gru.kafka.publisher import Publisher
 from stream_gru.settings import Kafka, Settings
 from stream_gru.tools.embedded import KafkaServer, kafka_server
+from tests.freezing import freeze
 from tests.raw_batches import CODECS
 
 SMALL = 20_000
@@ -170,7 +171,7 @@ async def test_it_closes_in_an_outage(outage: str, fragile: KafkaServer) -> None
     if outage == "killed":
         server.kill()
     else:
-        server.send_signal(signal.SIGSTOP)
+        freeze(server)
     try:
         sent = [publisher.send(outage, p, [None] * 2000, [b"y" * 1000] * 2000) for p in range(3)]
         await eventually(lambda: publisher.oldest_unacknowledged_s > 0.5)
