@@ -34,7 +34,13 @@ from stream_gru.tools.view import View
 from stream_gru.training.fleet import Label
 from tests.unit.test_scorecard import output
 
-PROGRAM = [sys.executable, "-c", "import typer; from stream_gru.cli.demo import demo; typer.run(demo)"]
+# Ctrl-C is ignored in what a job in the background starts.
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "import signal, typer; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from stream_gru.cli.demo import demo; typer.run(demo)",
+]
 
 
 def run(*arguments: object) -> Result:
