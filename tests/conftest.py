@@ -19,7 +19,7 @@ from stream_gru.tools.embedded import KafkaServer, RedisServer, kafka_server
 from stream_gru.tools.processes import wait_until
 
 if TYPE_CHECKING:
-    from tests.secured import SecuredKafka, SecuredRedis
+    from tests.support.secured import SecuredKafka, SecuredRedis
 
 PARTITIONS = 4
 INTEGRATION = Path(__file__).parent / "integration"
@@ -105,7 +105,7 @@ def settings(make_settings: Callable[[int], Settings]) -> Settings:
 @pytest.fixture(scope="session")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     """Apache Kafka with users, certificates and ACLs, and the topics of the default settings in it."""
-    from tests.secured import secured_kafka
+    from tests.support.secured import secured_kafka
 
     with secured_kafka(tmp_path_factory.mktemp("secured-kafka")) as server:
         topics.create(Settings(kafka=server.kafka("PLAINTEXT")), PARTITIONS)
@@ -118,7 +118,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
 @pytest.fixture(scope="session")
 def secured_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredRedis]:
     """A Redis with users and TLS."""
-    from tests.secured import secured_redis
+    from tests.support.secured import secured_redis
 
     with secured_redis(tmp_path_factory.mktemp("secured-redis")) as server:
         yield server

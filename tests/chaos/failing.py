@@ -23,7 +23,7 @@ from stream_gru.protocol.partition import Partition
 from stream_gru.stores.redis import RedisStore
 from stream_gru.worker.outbox import Outbox
 from stream_gru.worker.source import Source
-from tests.forked import work
+from tests.support.forked import work
 
 _ON_ITS_WAY_S = 0.003  # less than a broker takes to answer, mostly
 
@@ -153,6 +153,6 @@ def _after(owner: type, name: str, die: Sentence) -> None:
 
 
 def main() -> None:
-    """For `tests.forked.Worker`."""
+    """For `tests.support.forked.Worker`."""
     POINTS[os.environ["FAIL_AT"]](Sentence(os.environ.get("FAIL_WHEN", "")))
     work()

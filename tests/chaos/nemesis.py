@@ -31,7 +31,7 @@ from tests.chaos.alerts import alerts
 from tests.chaos.faults import FAULTS, RESETTABLE, Fault
 from tests.chaos.memory import Lives
 from tests.chaos.servers import Broker, Store
-from tests.harness import Crew, Load, check, crew, progress
+from tests.support.harness import Crew, Load, check, crew, progress
 
 PARTITIONS = 6
 SERIES = 200

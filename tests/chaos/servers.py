@@ -18,7 +18,7 @@ from stream_gru.settings import Kafka, Metrics, Settings, State, Topics
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import HOST, ApacheKafka, RedisServer, Server, free_port
 from tests.chaos.proxy import Proxy
-from tests.freezing import freeze
+from tests.support.freezing import freeze
 
 NEEDS_KAFKA_HOME = "needs Apache Kafka: set KAFKA_HOME. The embedded broker can't be put behind a proxy or killed"
 

@@ -18,10 +18,10 @@ from aiokafka.errors import KafkaError
 
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings
-from tests.alert_records import payload
 from tests.chaos.servers import Site
 from tests.chaos.test_outages import LENGTHS, LINES_S, NOTICED_S, RESUMED_S, How, Watch, begin, end
-from tests.harness import Crew, crew
+from tests.support.alert_records import payload
+from tests.support.harness import Crew, crew
 
 RUNS_A_SECOND = 20
 CHAOS = pytest.mark.chaos

@@ -10,7 +10,7 @@ import pytest
 from tests.chaos import servers
 from tests.chaos.servers import Site
 from tests.chaos.test_redis_faults import ready_within
-from tests.harness import check, crew, loaded, scores, stalls
+from tests.support.harness import check, crew, loaded, scores, stalls
 
 CHAOS = pytest.mark.chaos
 

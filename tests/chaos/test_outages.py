@@ -14,7 +14,7 @@ import pytest
 
 from stream_gru.settings import Settings
 from tests.chaos.servers import Broker, Site, Store
-from tests.harness import Crew, Load, check, crew, drained, progress
+from tests.support.harness import Crew, Load, check, crew, drained, progress
 
 SERIES = 200
 RATE = 200

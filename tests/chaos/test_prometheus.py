@@ -16,10 +16,10 @@ import yaml
 
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import Child, wait_until
-from tests import deploy_files
 from tests.chaos.servers import Broker, Site, Store
 from tests.chaos.test_outages import How, Which, begin, end
-from tests.harness import Crew, crew
+from tests.support import deploy_files
+from tests.support.harness import Crew, crew
 
 FIRES_S = 180.0
 DOWN = {"kafka": ("StreamGruKafkaDown", "Kafka"), "redis": ("StreamGruStoreDown", "Redis")}

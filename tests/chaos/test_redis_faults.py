@@ -15,7 +15,7 @@ from stream_gru.tools.embedded import HOST, RedisServer
 from stream_gru.tools.processes import wait_until
 from tests.chaos import servers
 from tests.chaos.servers import Site
-from tests.harness import Crew, check, crew, loaded, read, scores
+from tests.support.harness import Crew, check, crew, loaded, read, scores
 
 CHAOS = pytest.mark.chaos
 RATE = 600

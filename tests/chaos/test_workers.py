@@ -15,7 +15,7 @@ from stream_gru.settings import Settings
 from tests.chaos import failing
 from tests.chaos.failing import KILLS
 from tests.chaos.servers import Site
-from tests.harness import check, crew, loaded, progress, stalls
+from tests.support.harness import check, crew, loaded, progress, stalls
 
 CHAOS = pytest.mark.chaos
 

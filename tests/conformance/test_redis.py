@@ -18,7 +18,7 @@ from stream_gru.errors import SettingsError, StoreError, StoreUnavailableError
 from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Store, Write
 from stream_gru.stores.redis import WRITE, _header
 from stream_gru.tools.embedded import RedisServer, free_port
-from tests.freezing import freeze
+from tests.support.freezing import freeze
 
 IDENTITY = Identity(topic_id="T-1", partitions=4, buckets=16, model="digest", row="1")
 OK, FENCED = Outcome.OK, Outcome.FENCED

@@ -8,7 +8,7 @@ from pathlib import Path
 from stream_gru import stores
 from stream_gru.kafka import rights
 from stream_gru.settings import Settings
-from tests.secured import each, page
+from tests.support.secured import each, page
 
 DIRECT = {"info", "script|load", "evalsha", "hget"}  # what redis.py calls itself
 

@@ -31,8 +31,8 @@ from stream_gru.settings import Alerts, Settings, environment
 from stream_gru.tools.embedded import EmbeddedKafka, KafkaServer, free_port
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.tools.topics import create
-from tests.alert_records import payload
-from tests.forked import Worker
+from tests.support.alert_records import payload
+from tests.support.forked import Worker
 
 Start = Callable[..., Awaitable[Child]]
 CHAOS = pytest.mark.chaos

@@ -23,9 +23,9 @@ from stream_gru.settings import Input, Settings
 from stream_gru.tools.embedded import KafkaServer
 from stream_gru.tools.processes import Child
 from stream_gru.training import data
-from tests import raw_batches as raw
-from tests.harness import check, crew, drained, read
 from tests.integration.test_worker import NOW, reading
+from tests.support import raw_batches as raw
+from tests.support.harness import check, crew, drained, read
 
 
 async def produce(settings: Settings, codec: str | None, values: Sequence[bytes]) -> None:

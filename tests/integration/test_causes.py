@@ -29,9 +29,9 @@ from stream_gru.kafka import diagnose, rights
 from stream_gru.kafka.cluster import Cluster
 from stream_gru.settings import Kafka, Settings, environment
 from stream_gru.tools.embedded import HOST, free_port
-from tests.certificates import Authority
-from tests.freezing import freeze
-from tests.secured import PASSWORD, SecuredKafka, each, page
+from tests.support.certificates import Authority
+from tests.support.freezing import freeze
+from tests.support.secured import PASSWORD, SecuredKafka, each, page
 
 WITHIN_S = 10.0
 

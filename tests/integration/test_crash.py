@@ -14,7 +14,7 @@ import pytest
 
 from stream_gru.settings import Settings
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer
-from tests.harness import Load, check, crew, drained, scores, stored_offsets
+from tests.support.harness import Load, check, crew, drained, scores, stored_offsets
 
 PARTITIONS = 6
 SERIES = 2000

@@ -21,8 +21,8 @@ from stream_gru.models import bundle
 from stream_gru.settings import Input, Settings
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.feed import Feed
-from tests.harness import Load, crew, drained
 from tests.integration.test_tools import command, put
+from tests.support.harness import Load, crew, drained
 
 N = 120
 TIMES: Ints = 1_700_000_000_000 + 60_000 * np.arange(N)

@@ -18,8 +18,8 @@ from stream_gru.settings import Settings
 from stream_gru.worker import commands
 from stream_gru.worker.commands import Command
 from stream_gru.worker.model import as_chosen
-from tests import impatient
-from tests.harness import Load, crew, drained, read, states, wait_until
+from tests.support import impatient
+from tests.support.harness import Load, crew, drained, read, states, wait_until
 
 
 @pytest.fixture

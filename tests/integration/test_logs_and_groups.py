@@ -15,7 +15,7 @@ from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
 from stream_gru.tools.processes import wait_until
-from tests.harness import Load, check, crew, drained, read
+from tests.support.harness import Load, check, crew, drained, read
 
 
 def lag(settings: Settings) -> float:

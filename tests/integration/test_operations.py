@@ -20,8 +20,8 @@ from stream_gru.tools import topics
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
 from stream_gru.worker import commands
 from stream_gru.worker.commands import Command
-from tests.deploy_files import metric_names_exposed, metric_names_used
-from tests.harness import Load, check, crew, drained, read
+from tests.support.deploy_files import metric_names_exposed, metric_names_used
+from tests.support.harness import Load, check, crew, drained, read
 
 
 @pytest.fixture

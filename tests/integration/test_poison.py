@@ -14,9 +14,9 @@ from aiokafka import AIOKafkaProducer
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.processes import Child, wait_until
-from tests import poisoned
-from tests.forked import Worker
-from tests.harness import Load, drained, read, states
+from tests.support import poisoned
+from tests.support.forked import Worker
+from tests.support.harness import Load, drained, read, states
 
 CRASHES = 3
 

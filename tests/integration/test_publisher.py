@@ -21,8 +21,8 @@ from stream_gru.kafka import tail
 from stream_gru.kafka.publisher import Publisher
 from stream_gru.settings import Kafka, Settings
 from stream_gru.tools.embedded import KafkaServer, kafka_server
-from tests.freezing import freeze
-from tests.raw_batches import CODECS
+from tests.support.freezing import freeze
+from tests.support.raw_batches import CODECS
 
 SMALL = 20_000
 

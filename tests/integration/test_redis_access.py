@@ -15,8 +15,8 @@ from stream_gru.errors import CredentialsError, StoreError, StoreUnavailableErro
 from stream_gru.settings import State
 from stream_gru.stores import Store
 from stream_gru.tools.embedded import HOST
-from tests.certificates import Authority
-from tests.secured import PASSWORD, SecuredRedis, secured_redis
+from tests.support.certificates import Authority
+from tests.support.secured import PASSWORD, SecuredRedis, secured_redis
 
 HOUR = datetime.timedelta(hours=1)
 

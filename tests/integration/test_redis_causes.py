@@ -12,8 +12,8 @@ from stream_gru import stores
 from stream_gru.errors import StoreError, StoreUnavailableError
 from stream_gru.settings import State
 from stream_gru.tools.embedded import HOST
-from tests.certificates import Authority
-from tests.secured import PASSWORD, SecuredRedis, page
+from tests.support.certificates import Authority
+from tests.support.secured import PASSWORD, SecuredRedis, page
 
 MISTAKES: dict[str, tuple[tuple[str, ...], Callable[[SecuredRedis, Path], State], bool]] = {
     "password": (

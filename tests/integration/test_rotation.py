@@ -17,8 +17,8 @@ from stream_gru.kafka import kafka_python_options
 from stream_gru.settings import Metrics, Settings, State, environment
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import wait_until
-from tests.forked import Worker
-from tests.secured import PASSWORD, SecuredKafka, page
+from tests.support.forked import Worker
+from tests.support.secured import PASSWORD, SecuredKafka, page
 
 USER = "scorer"
 NEW = "an0ther-passw0rd"

@@ -22,9 +22,9 @@ from stream_gru.settings import Kafka, Metrics, Settings, environment
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.worker import commands
-from tests.alert_records import payload
-from tests.forked import Worker
-from tests.secured import PASSWORD, SecuredKafka, SecuredRedis, each, page
+from tests.support.alert_records import payload
+from tests.support.forked import Worker
+from tests.support.secured import PASSWORD, SecuredKafka, SecuredRedis, each, page
 
 START_S = 90.0  # two cores that others use too
 Start = Callable[..., Child]

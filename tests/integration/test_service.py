@@ -22,8 +22,8 @@ from stream_gru import service
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
-from tests import scorers
-from tests.forked import Worker
+from tests.support import scorers
+from tests.support.forked import Worker
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., Child]
@@ -31,7 +31,7 @@ Start = Callable[..., Child]
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Start the service with a scorer of `tests.scorers`; it is gone at the end of the test."""
+    """Start the service with a scorer of `tests.support.scorers`; it is gone at the end of the test."""
     children: list[Child] = []
 
     def starting(scorer: str, *, forked: bool = True, grace_s: float = service._GRACE_S, **changes: Any) -> Child:
@@ -39,7 +39,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         if forked:
             child: Child = Worker(log, variables, partial(scorers.main, scorer, grace_s))
         else:
-            command = [sys.executable, "-m", "tests.scorers", scorer]
+            command = [sys.executable, "-m", "tests.support.scorers", scorer]
             child = Child(command, log, {**variables, "PYTHONPATH": str(ROOT)})
         children.append(child)
         return child

@@ -13,7 +13,7 @@ from stream_gru.cli import app
 from stream_gru.errors import BrokerError
 from stream_gru.settings import Settings, environment
 from stream_gru.stores import Chosen
-from tests.harness import Load, crew, drained
+from tests.support.harness import Load, crew, drained
 
 
 def reset(settings: Settings, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:

@@ -17,8 +17,8 @@ from stream_gru.settings import Settings
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
 from stream_gru.tools.processes import wait_until
-from tests import impatient
-from tests.harness import Load, crew, drained
+from tests.support import impatient
+from tests.support.harness import Load, crew, drained
 
 
 def unready(settings: Settings) -> str:

@@ -11,7 +11,7 @@ import torch
 from stream_gru.models import bundle
 from stream_gru.models.network import VARIANTS
 from stream_gru.settings import Settings
-from tests.harness import Load, check, crew, drained, read
+from tests.support.harness import Load, check, crew, drained, read
 
 
 @pytest.mark.parametrize("variant", ["attention", "ensemble"])

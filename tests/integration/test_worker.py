@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Input, Settings
-from tests.harness import Load, check, crew, drained, read
+from tests.support.harness import Load, check, crew, drained, read
 
 NOW = int(time.time() * 1000)  # older records would be gone by retention at once
 STAMP = b'"timestamp": %d' % NOW

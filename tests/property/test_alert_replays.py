@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stream_gru.alerts.runs import Alert, Ledger
 from stream_gru.records.output import OutputRecord
-from tests.alert_records import entry, output
+from tests.support.alert_records import entry, output
 
 SILENCE_MS = 10**15  # nothing falls silent: what is compared must not depend on when it is looked at
 

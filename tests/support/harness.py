@@ -1,4 +1,4 @@
-"""Workers as processes on real servers, and a load for them. What must hold in the end is in `tests.check`."""
+"""Workers as processes on real servers, and a load for them. What must hold in the end is in `tests.support.check`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,18 @@ from stream_gru.kafka.cluster import Cluster
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
-from tests.check import NEAR_THRESHOLD, OUTPUT_CLOSE, STATE_CLOSE, Checked, Deviations, check, each, partitions, states
-from tests.forked import Worker, work
+from tests.support.check import (
+    NEAR_THRESHOLD,
+    OUTPUT_CLOSE,
+    STATE_CLOSE,
+    Checked,
+    Deviations,
+    check,
+    each,
+    partitions,
+    states,
+)
+from tests.support.forked import Worker, work
 
 WORKER = ("-m", "stream_gru", "worker")
 _GRACE_S = 20.0  # for a stop; how long it may take is checked by the tests that are about it

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from stream_gru.worker import assignment, control
-from tests.forked import work
+from tests.support.forked import work
 
 
 def main() -> None:
-    """For `tests.forked.Worker`."""
+    """For `tests.support.forked.Worker`."""
     assignment._LOOK_S = control._FOLLOW_S = 1.0
     work()

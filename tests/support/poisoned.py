@@ -8,7 +8,7 @@ from typing import Any
 
 from stream_gru.codecs import Decoded
 from stream_gru.codecs.json import Codec
-from tests.forked import work
+from tests.support.forked import work
 
 _decode = Codec.decode
 
@@ -20,6 +20,6 @@ def decode(self: Codec, keys: Sequence[Any], payloads: Sequence[Any], record_tim
 
 
 def main() -> None:
-    """For `tests.forked.Worker`."""
+    """For `tests.support.forked.Worker`."""
     Codec.decode = decode  # type: ignore[method-assign]  # that is what this is for
     work()

@@ -93,7 +93,7 @@ class Hung(Scorer):
 
 
 def main(name: str, grace_s: float = service._GRACE_S) -> None:
-    """For `tests.forked.Worker`, and for a process that has imported nothing else."""
+    """For `tests.support.forked.Worker`, and for a process that has imported nothing else."""
     service._GRACE_S = grace_s
     sys.exit(service.run(settings.load(), globals()[name]))
 

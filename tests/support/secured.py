@@ -32,11 +32,11 @@ from kafka.admin import (
 from stream_gru.kafka import kafka_python_options
 from stream_gru.settings import Kafka, State
 from stream_gru.tools.embedded import HOST, ApacheKafka, RedisServer, free_port
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 PASSWORD = "s3cr3t-f0r-kafka"  # noqa: S105 - looked for in all that is printed
 USERS = ("scorer", "alerter", "worker", "operator", "reader", "producer", "nobody")
-PAGE = Path(__file__).parents[1] / "docs" / "security.md"
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 _EXPIRED = datetime.timedelta(hours=-1)
 
 _LISTENERS = """\

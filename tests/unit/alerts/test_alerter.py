@@ -12,7 +12,7 @@ from stream_gru.alerts import alerter as module
 from stream_gru.alerts.alerter import Alerter, Epochs, Record, StalledError, UnavailableError, pack_key, unpack_key
 from stream_gru.alerts.runs import Alert, Cursor
 from stream_gru.metrics import Metrics
-from tests.alert_records import payload
+from tests.support.alert_records import payload
 
 TOPIC = "anomalies"
 SILENCE_S = 300.0

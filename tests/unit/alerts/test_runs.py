@@ -9,7 +9,7 @@ import pytest
 
 from stream_gru.alerts.runs import FORGET_SILENT_MS, KEEP_ENDED_MS, Alert, Ledger, Place
 from stream_gru.records.output import OutputRecord
-from tests.alert_records import entry, output
+from tests.support.alert_records import entry, output
 
 SILENCE_MS = 300_000
 

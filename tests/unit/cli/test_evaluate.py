@@ -17,7 +17,7 @@ from stream_gru.errors import DataError
 from stream_gru.evaluation import output
 from stream_gru.evaluation.suite import Suite
 from stream_gru.evaluation.tables import Table
-from tests import evaluation_data
+from tests.support import evaluation_data
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from stream_gru.cli import app
 from stream_gru.metrics import Health, Metrics, Server
 from stream_gru.settings import load
-from tests import deploy_files
+from tests.support import deploy_files
 
 SERVICES = deploy_files.services()
 DOCKERFILE = (deploy_files.ROOT / "Dockerfile").read_text("utf-8")

@@ -21,7 +21,7 @@ from prometheus_client import generate_latest
 from stream_gru.engine.gates import Distribution
 from stream_gru.metrics import Metrics
 from stream_gru.records.dead_letters import Reason
-from tests import deploy_files
+from tests.support import deploy_files
 
 FIRING = re.compile(r'alertname="(\w+)"')
 

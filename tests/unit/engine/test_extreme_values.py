@@ -14,7 +14,7 @@ from stream_gru.columns import Forecasts, Readings
 from stream_gru.engine.engine import Engine
 from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Detector, Input
-from tests.check import OUTPUT_CLOSE
+from tests.support.check import OUTPUT_CLOSE
 
 NOW = 1_700_000_000_000
 SERIES = 100

@@ -12,8 +12,8 @@ from stream_gru.evaluation import readers
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.suite import Suite
 from stream_gru.evaluation.suites import cases
-from tests import evaluation_data
-from tests.evaluation_data import ROWS, daily
+from tests.support import evaluation_data
+from tests.support.evaluation_data import ROWS, daily
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from stream_gru.engine.engine import Engine
 from stream_gru.evaluation import streaming
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.panel import panel
-from tests.evaluation_data import daily
+from tests.support.evaluation_data import daily
 
 LIGHT = Path("light")  # what is tested is the same for every model
 

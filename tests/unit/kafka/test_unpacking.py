@@ -24,7 +24,7 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from stream_gru.kafka import unpacking
 from stream_gru.kafka.unpacking import Unreadable
 from stream_gru.records.dead_letters import Reason
-from tests.raw_batches import CODECS, MIB, NOW, batch, packed, sealed
+from tests.support.raw_batches import CODECS, MIB, NOW, batch, packed, sealed
 
 TP = TopicPartition("readings", 3)
 

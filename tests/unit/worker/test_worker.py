@@ -24,7 +24,7 @@ from stream_gru.protocol.guard import Guard, handed_over
 from stream_gru.settings import Kafka
 from stream_gru.stores.memory import MemoryStore
 from stream_gru.worker import worker as module
-from tests.one_worker import TOPIC, Play, World, player
+from tests.support.one_worker import TOPIC, Play, World, player
 
 CLIENTS = {"cluster", "publisher", "commits", "consumer"}
 FIRST, SECOND = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
