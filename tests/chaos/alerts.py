@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stream_gru.alerts.runs import Ledger, Place
 from stream_gru.records.output import OutputRecord, decode_output
 from stream_gru.settings import Settings
-from tests.support.check import each
+from tests.support.reading import each
 
 Told = tuple[str, str]  # id, status
 

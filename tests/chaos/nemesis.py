@@ -31,7 +31,10 @@ from tests.chaos.alerts import alerts
 from tests.chaos.faults import FAULTS, RESETTABLE, Fault
 from tests.chaos.memory import Lives
 from tests.chaos.servers import Broker, Store
-from tests.support.harness import Crew, Load, check, crew, progress
+from tests.support.check import check
+from tests.support.load import Load
+from tests.support.progress import progress
+from tests.support.workers import Crew, crew
 
 PARTITIONS = 6
 SERIES = 200

@@ -21,7 +21,7 @@ from stream_gru.settings import Settings
 from tests.chaos.servers import Site
 from tests.chaos.test_outages import LENGTHS, LINES_S, NOTICED_S, RESUMED_S, How, Watch, begin, end
 from tests.support.alert_records import payload
-from tests.support.harness import Crew, crew
+from tests.support.workers import Crew, crew
 
 RUNS_A_SECOND = 20
 CHAOS = pytest.mark.chaos

@@ -10,7 +10,9 @@ import pytest
 from tests.chaos import servers
 from tests.chaos.servers import Site
 from tests.chaos.test_redis_faults import ready_within
-from tests.support.harness import check, crew, loaded, scores, stalls
+from tests.support.check import check
+from tests.support.progress import scores, stalls
+from tests.support.workers import crew, loaded
 
 CHAOS = pytest.mark.chaos
 

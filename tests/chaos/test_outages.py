@@ -14,7 +14,10 @@ import pytest
 
 from stream_gru.settings import Settings
 from tests.chaos.servers import Broker, Site, Store
-from tests.support.harness import Crew, Load, check, crew, drained, progress
+from tests.support.check import check
+from tests.support.load import Load
+from tests.support.progress import drained, progress
+from tests.support.workers import Crew, crew
 
 SERIES = 200
 RATE = 200

@@ -16,7 +16,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.memory import Life
 from tests.chaos.nemesis import SECRET, draw, planted
 from tests.support.check import NEAR_THRESHOLD, OUTPUT_CLOSE, _Check, _relative, _Said
-from tests.support.harness import Stalls
+from tests.support.progress import Stalls
 
 OUTPUT: dict[str, Any] = {
     "id": "readings-0-7", "series": "s", "y": 20.0, "yhat": 20.5, "yhat_lower": 19.0, "yhat_upper": None,

@@ -19,7 +19,7 @@ from stream_gru.tools.processes import Child, wait_until
 from tests.chaos.servers import Broker, Site, Store
 from tests.chaos.test_outages import How, Which, begin, end
 from tests.support import deploy_files
-from tests.support.harness import Crew, crew
+from tests.support.workers import Crew, crew
 
 FIRES_S = 180.0
 DOWN = {"kafka": ("StreamGruKafkaDown", "Kafka"), "redis": ("StreamGruStoreDown", "Redis")}

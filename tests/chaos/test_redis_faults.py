@@ -15,7 +15,10 @@ from stream_gru.tools.embedded import HOST, RedisServer
 from stream_gru.tools.processes import wait_until
 from tests.chaos import servers
 from tests.chaos.servers import Site
-from tests.support.harness import Crew, check, crew, loaded, read, scores
+from tests.support.check import check
+from tests.support.progress import scores
+from tests.support.reading import read
+from tests.support.workers import Crew, crew, loaded
 
 CHAOS = pytest.mark.chaos
 RATE = 600

@@ -15,7 +15,9 @@ from stream_gru.settings import Settings
 from tests.chaos import failing
 from tests.chaos.failing import KILLS
 from tests.chaos.servers import Site
-from tests.support.harness import check, crew, loaded, progress, stalls
+from tests.support.check import check
+from tests.support.progress import progress, stalls
+from tests.support.workers import crew, loaded
 
 CHAOS = pytest.mark.chaos
 

@@ -25,7 +25,10 @@ from stream_gru.tools.processes import Child
 from stream_gru.training import data
 from tests.integration.test_worker import NOW, reading
 from tests.support import raw_batches as raw
-from tests.support.harness import check, crew, drained, read
+from tests.support.check import check
+from tests.support.progress import drained
+from tests.support.reading import read
+from tests.support.workers import crew
 
 
 async def produce(settings: Settings, codec: str | None, values: Sequence[bytes]) -> None:

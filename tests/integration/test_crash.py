@@ -1,4 +1,4 @@
-"""Workers that die, freeze and come back under load; what must hold is the CHECK of the harness."""
+"""Workers that die, freeze and come back under load; what must hold is CHECK."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import pytest
 
 from stream_gru.settings import Settings
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer
-from tests.support.harness import Load, check, crew, drained, scores, stored_offsets
+from tests.support.check import check
+from tests.support.load import Load
+from tests.support.progress import drained, scores, stored_offsets
+from tests.support.workers import crew
 
 PARTITIONS = 6
 SERIES = 2000

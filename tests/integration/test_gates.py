@@ -22,7 +22,9 @@ from stream_gru.settings import Input, Settings
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.feed import Feed
 from tests.integration.test_tools import command, put
-from tests.support.harness import Load, crew, drained
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.workers import crew
 
 N = 120
 TIMES: Ints = 1_700_000_000_000 + 60_000 * np.arange(N)

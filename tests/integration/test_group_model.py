@@ -15,11 +15,16 @@ from stream_gru import stores
 from stream_gru.models import bundle as bundles
 from stream_gru.models.bundle import Bundle, Description
 from stream_gru.settings import Settings
+from stream_gru.tools.processes import wait_until
 from stream_gru.worker import commands
 from stream_gru.worker.commands import Command
 from stream_gru.worker.model import as_chosen
 from tests.support import impatient
-from tests.support.harness import Load, crew, drained, read, states, wait_until
+from tests.support.check import states
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.reading import read
+from tests.support.workers import crew
 
 
 @pytest.fixture

@@ -15,7 +15,11 @@ from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
 from stream_gru.tools.processes import wait_until
-from tests.support.harness import Load, check, crew, drained, read
+from tests.support.check import check
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.reading import read
+from tests.support.workers import crew
 
 
 def lag(settings: Settings) -> float:

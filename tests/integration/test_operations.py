@@ -20,8 +20,12 @@ from stream_gru.tools import topics
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
 from stream_gru.worker import commands
 from stream_gru.worker.commands import Command
+from tests.support.check import check
 from tests.support.deploy_files import metric_names_exposed, metric_names_used
-from tests.support.harness import Load, check, crew, drained, read
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.reading import read
+from tests.support.workers import crew
 
 
 @pytest.fixture

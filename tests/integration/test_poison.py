@@ -15,8 +15,11 @@ from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.processes import Child, wait_until
 from tests.support import poisoned
+from tests.support.check import states
 from tests.support.forked import Worker
-from tests.support.harness import Load, drained, read, states
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.reading import read
 
 CRASHES = 3
 

@@ -13,7 +13,9 @@ from stream_gru.cli import app
 from stream_gru.errors import BrokerError
 from stream_gru.settings import Settings, environment
 from stream_gru.stores import Chosen
-from tests.support.harness import Load, crew, drained
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.workers import crew
 
 
 def reset(settings: Settings, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:

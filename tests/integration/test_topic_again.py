@@ -18,7 +18,9 @@ from stream_gru.tools import topics
 from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
 from stream_gru.tools.processes import wait_until
 from tests.support import impatient
-from tests.support.harness import Load, crew, drained
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.workers import crew
 
 
 def unready(settings: Settings) -> str:

@@ -11,7 +11,11 @@ import torch
 from stream_gru.models import bundle
 from stream_gru.models.network import VARIANTS
 from stream_gru.settings import Settings
-from tests.support.harness import Load, check, crew, drained, read
+from tests.support.check import check
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.reading import read
+from tests.support.workers import crew
 
 
 @pytest.mark.parametrize("variant", ["attention", "ensemble"])

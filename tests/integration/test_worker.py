@@ -14,7 +14,11 @@ from aiokafka import AIOKafkaProducer
 
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Input, Settings
-from tests.support.harness import Load, check, crew, drained, read
+from tests.support.check import check
+from tests.support.load import Load
+from tests.support.progress import drained
+from tests.support.reading import read
+from tests.support.workers import crew
 
 NOW = int(time.time() * 1000)  # older records would be gone by retention at once
 STAMP = b'"timestamp": %d' % NOW

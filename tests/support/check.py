@@ -10,21 +10,20 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from stream_gru import codecs, stores
 from stream_gru.columns import Readings
 from stream_gru.engine.engine import Engine
-from stream_gru.kafka import aiokafka_options
-from stream_gru.kafka.cluster import Cluster
 from stream_gru.settings import Settings
 from stream_gru.stores import PartitionId
+from tests.support.reading import each, partitions
 
 OUTPUT_CLOSE = 1e-4  # of an output said again, relative to max(1, |y|, the series' scale)
 STATE_CLOSE = 1e-4  # of a row's numbers, relative to 1 + |what it should be|
@@ -32,7 +31,6 @@ TIE = 0.06  # what a reading right on a forecast quantile moves: half of it coun
 NEAR_THRESHOLD = 1e-3  # a score so near to 1 may be on either side of it the second time
 _NUMBERS = ("y", "yhat", "yhat_lower", "yhat_upper")
 _TOLD = 10  # violations that are told in full
-_SILENT_S = 30.0  # how long a broker may take to go on with a read
 
 
 @dataclass
@@ -296,41 +294,6 @@ class Oracle:
             engine.step(Readings(slots, offsets[good], decoded.timestamp[good], decoded.value[good]))
         cut = engine.arena.cut(handle)
         return {key: row for some in cut.chunks(1000) for key, row in zip(*some, strict=True)}, blamed
-
-
-async def each(settings: Settings, *of: str | TopicPartition) -> AsyncIterator[Any]:
-    """Every record of topics or partitions that is there now. Raises when the broker stops delivering."""
-    consumer = AIOKafkaConsumer(**aiokafka_options(settings.kafka), auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        parts = [tp for one in of for tp in ([one] if isinstance(one, TopicPartition) else ())]
-        parts += await partitions(settings, [one for one in of if isinstance(one, str)])
-        consumer.assign(parts)
-        ends = {tp: end for tp, end in (await consumer.end_offsets(parts)).items() if end}
-        moved = time.monotonic()
-        while ends:
-            for tp, some in (await consumer.getmany(timeout_ms=1000)).items():
-                moved = time.monotonic()
-                for record in some:
-                    if record.offset < ends.get(tp, 0):
-                        yield record
-            ends = {tp: end for tp, end in ends.items() if await consumer.position(tp) < end}
-            if time.monotonic() - moved > _SILENT_S:
-                raise AssertionError(f"the broker does not deliver what it has: {ends}")
-    finally:
-        await consumer.stop()
-
-
-async def partitions(settings: Settings, topics: Sequence[str]) -> list[TopicPartition]:
-    """All partitions of `topics`."""
-    if not topics:
-        return []
-    cluster = await Cluster.connect(settings.kafka)
-    try:
-        found = await cluster.topics(topics)
-        return [TopicPartition(name, p) for name in topics for p in range(found[name].partitions)]
-    finally:
-        await cluster.close()
 
 
 def _flat(number: Any) -> Sequence[float | None]:
