@@ -9,7 +9,6 @@ import re
 import signal
 import threading
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -33,6 +32,7 @@ from stream_gru.tools.processes import Child, wait_until
 from stream_gru.tools.topics import create
 from tests.support.alert_records import payload
 from tests.support.forked import Worker
+from tests.support.pages import get
 
 Start = Callable[..., Awaitable[Child]]
 CHAOS = pytest.mark.chaos
@@ -325,15 +325,15 @@ async def test_metrics_and_readiness(start: Start, topics: Topics, settings: Set
     await start(metrics=metrics, alerts=Alerts(silence_s=4))
     await topics.write(payload(0, alert=True), b"rubbish")
     await topics.read(1)
-    url = f"http://127.0.0.1:{metrics.port}"
 
-    def scrape(path: str) -> str:
-        with urllib.request.urlopen(f"{url}{path}") as answer:  # noqa: S310 - it is http on the loopback
-            return str(answer.read().decode())
+    def scrape() -> str:
+        return get(metrics.port, "/metrics")[1]
 
-    assert '"alerts": "ok"' in scrape("/ready")
-    wait_until(lambda: "stream_gru_series_firing 1.0" in scrape("/metrics"), "the sweep", 10)
-    said = scrape("/metrics")
+    status, said = get(metrics.port, "/ready")
+    assert status == 200
+    assert '"alerts": "ok"' in said
+    wait_until(lambda: "stream_gru_series_firing 1.0" in scrape(), "the sweep", 10)
+    said = scrape()
     assert 'stream_gru_alert_records_total{status="firing"} 1.0' in said
     assert f'stream_gru_control_unreadable_total{{topic="{settings.topics.anomalies}"}} 1.0' in said
     assert re.search(r'stream_gru_reader_lag\{partition="0",topic="anomalies-\w+"\} 0\.0', said)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from stream_gru.tools.embedded import free_port
 from stream_gru.tools.feed import Feed
 from tests.integration.test_tools import command, put
 from tests.support.load import Load
+from tests.support.pages import get
 from tests.support.progress import drained
 from tests.support.workers import crew
 
@@ -98,7 +98,7 @@ async def test_a_worker_shows_its_gates_where_it_is_asked_to(settings: Settings,
     await Load(settings, series=10).send(500)
     with crew(settings, tmp_path, "a") as workers:
         await drained(settings, workers.workers["a"])
-        page = await get(f"http://127.0.0.1:{metrics.port}/metrics")
+        _, page = await asyncio.to_thread(get, metrics.port, "/metrics")
     samples = {
         (sample.name.removeprefix("stream_gru_"), *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(page)
@@ -115,11 +115,3 @@ async def test_a_worker_shows_its_gates_where_it_is_asked_to(settings: Settings,
         assert samples["gate_activation_bucket", gate, "1.0"] == count
         assert 0 < samples["gate_activation_bucket", gate, "0.5"] < count
         assert 0.1 < samples["gate_activation_sum", gate] / count < 0.9
-
-
-async def get(url: str) -> str:
-    def fetch() -> str:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 -- our own
-            return str(answer.read().decode())
-
-    return await asyncio.to_thread(fetch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from stream_gru.tools.embedded import ApacheKafka, KafkaServer, free_port
 from stream_gru.tools.processes import wait_until
 from tests.support.check import check
 from tests.support.load import Load
+from tests.support.pages import get
 from tests.support.progress import drained
 from tests.support.reading import read
 from tests.support.workers import crew
@@ -24,8 +24,8 @@ from tests.support.workers import crew
 
 def lag(settings: Settings) -> float:
     """The sum of `stream_gru_reader_lag` over the partitions."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{settings.metrics.port}/metrics") as answer:
-        return sum(map(float, re.findall(r"stream_gru_reader_lag\{.*\} (\S+)", answer.read().decode())))
+    _, page = get(settings.metrics.port, "/metrics")
+    return sum(map(float, re.findall(r"stream_gru_reader_lag\{.*\} (\S+)", page)))
 
 
 async def test_aborted_transactions_are_passed_over(

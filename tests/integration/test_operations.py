@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from stream_gru.worker.commands import Command
 from tests.support.check import check
 from tests.support.deploy_files import metric_names_exposed, metric_names_used
 from tests.support.load import Load
+from tests.support.pages import get
 from tests.support.progress import drained
 from tests.support.reading import read
 from tests.support.workers import crew
@@ -31,14 +30,6 @@ from tests.support.workers import crew
 @pytest.fixture
 def served(settings: Settings) -> Settings:
     return settings.model_copy(update={"metrics": settings.metrics.model_copy(update={"port": free_port()})})
-
-
-def get(settings: Settings, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{settings.metrics.port}{path}") as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def admin(settings: Settings) -> Any:
@@ -50,7 +41,7 @@ async def test_endpoints_of_a_live_worker(served: Settings, tmp_path: Path) -> N
         load = Load(served, 50)
         await load.send(2000)
         await drained(served, workers.workers["a"])
-        status, page = get(served, "/metrics")
+        status, page = get(served.metrics.port, "/metrics")
         assert status == 200
         assert not metric_names_used() - metric_names_exposed(page)
         values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
@@ -58,9 +49,9 @@ async def test_endpoints_of_a_live_worker(served: Settings, tmp_path: Path) -> N
         assert float(values["stream_gru_model_datapoints_produced_total"]) == 2000 - dead
         assert float(values['stream_gru_dead_letters_total{reason="invalid_timestamp"}']) == dead
         assert float(values["stream_gru_state_rows"]) == 50
-        assert get(served, "/ready")[0] == 200
-        assert json.loads(get(served, "/health")[1])["ready"] is True
-        assert get(served, "/elsewhere")[0] == 404
+        assert get(served.metrics.port, "/ready")[0] == 200
+        assert json.loads(get(served.metrics.port, "/health")[1])["ready"] is True
+        assert get(served.metrics.port, "/elsewhere")[0] == 404
 
 
 async def test_reset_reload_and_report(settings: Settings, tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +15,7 @@ from stream_gru.settings import Metrics, Settings, State, environment
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import wait_until
 from tests.support.forked import Worker
+from tests.support.pages import ready
 from tests.support.secured import PASSWORD, SecuredKafka, page
 
 USER = "scorer"
@@ -42,33 +40,24 @@ def test_a_rotated_password_needs_no_restart(rotating: SecuredKafka, tmp_path: P
         state=State.model_validate({"url": "memory://", "capacity": 20_000}),
         metrics=Metrics(host=HOST, port=free_port()),
     )
+
+    def said() -> tuple[bool, dict[str, str]]:
+        return ready(settings.metrics.port)
+
     log = tmp_path / "worker.log"
     worker = Worker(log, environment(settings))
     try:
-        wait_until(lambda: _ready(settings)[0], "the worker becomes ready", 120, worker)
+        wait_until(lambda: said()[0], "the worker becomes ready", 120, worker)
         _set_password(rotating, NEW)
-        wait_until(lambda: "password" in _ready(settings)[1], "readiness tells of the password", 90, worker)
+        wait_until(lambda: "password" in f"{said()[1]}", "readiness tells of the password", 90, worker)
         password.write_text(f"{NEW}\n")
-        wait_until(lambda: _ready(settings)[0], "the worker goes on", 90, worker)
+        wait_until(lambda: said()[0], "the worker goes on", 90, worker)
     finally:
         worker.stop()
-    said = log.read_text("utf-8")
-    assert "refuses the password of user 'scorer'" in said
-    assert PASSWORD not in said
-    assert NEW not in said
-
-
-def _ready(settings: Settings) -> tuple[bool, str]:
-    """Whether /ready is well, and what it says if it is not."""
-    address = f"http://{HOST}:{settings.metrics.port}/ready"
-    try:
-        with urllib.request.urlopen(address, timeout=2):
-            return True, ""
-    except urllib.error.HTTPError as error:
-        with error:
-            return False, json.dumps(json.loads(error.read())["parts"])
-    except OSError:
-        return False, ""
+    told = log.read_text("utf-8")
+    assert "refuses the password of user 'scorer'" in told
+    assert PASSWORD not in told
+    assert NEW not in told
 
 
 def _set_password(server: SecuredKafka, password: str) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from stream_gru.tools.processes import Child, wait_until
 from stream_gru.worker import commands
 from tests.support.alert_records import payload
 from tests.support.forked import Worker
+from tests.support.pages import ready
 from tests.support.secured import PASSWORD, SecuredKafka, SecuredRedis, each, page
 
 START_S = 90.0  # two cores that others use too
@@ -41,7 +40,7 @@ def start(secured: SecuredKafka, secured_store: SecuredRedis, tmp_path: Path) ->
         settings = settings.model_copy(update={"state": secured_store.state()})
         variables = environment(settings)
         child = Worker(tmp_path / f"{len(children)}.log", variables)
-        child.ready = f"http://{HOST}:{settings.metrics.port}/ready"  # type: ignore[attr-defined] # for `_says`
+        child.port = settings.metrics.port  # type: ignore[attr-defined] # of /ready
         children.append(child)
         return child
 
@@ -64,22 +63,12 @@ def _settings(kafka: Kafka, role: str = "all") -> Settings:
     )
 
 
-def _ready(child: Child) -> dict[str, object]:
-    try:
-        with urllib.request.urlopen(child.ready, timeout=5) as answer:  # type: ignore[attr-defined] # noqa: S310 - see `starting`; loopback
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as error:
-        return dict(json.load(error))
-    except OSError:
-        return {}
-
-
 def _says(child: Child, *words: str) -> Callable[[], bool]:
-    return lambda: (said := json.dumps(_ready(child))) != "" and all(word in said for word in words)
+    return lambda: all(word in f"{ready(child.port)[1]}" for word in words)  # type: ignore[attr-defined] # see `starting`
 
 
 def _is_ready(child: Child) -> Callable[[], bool]:
-    return lambda: bool(_ready(child).get("ready"))
+    return lambda: ready(child.port)[0]  # type: ignore[attr-defined] # see `starting`
 
 
 async def _produce(kafka: Kafka, topic: str, value: bytes, series: str = "pump") -> None:

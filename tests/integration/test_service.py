@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,7 +19,7 @@ from stream_gru import service
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child, wait_until
-from tests.support import scorers
+from tests.support import pages, scorers
 from tests.support.forked import Worker
 
 ROOT = Path(__file__).parents[2]
@@ -49,24 +46,18 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         child.kill()
 
 
-def ready(child: Child) -> dict[str, Any] | None:
-    """What /ready says once the process listens; None before."""
-    found = re.search(r"http://127\.0\.0\.1:\d+", child.log.read_text())
-    if not found:
-        return None
-    try:
-        with urllib.request.urlopen(f"{found[0]}/ready") as answer:  # noqa: S310 - it is http on the loopback
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as error:
-        return dict(json.load(error))
+def ready(child: Child) -> tuple[bool, dict[str, str]]:
+    """What /ready says once the process listens; nothing before."""
+    found = re.search(r"http://127\.0\.0\.1:(\d+)", child.log.read_text())
+    return pages.ready(int(found[1])) if found else (False, {})
 
 
 def is_ready(child: Child) -> Callable[[], bool]:
-    return lambda: bool((said := ready(child)) and said["ready"])
+    return lambda: ready(child)[0]
 
 
 def alerts_say(child: Child, text: str) -> Callable[[], bool]:
-    return lambda: bool((said := ready(child)) and text in said["parts"].get("alerts", ""))
+    return lambda: text in ready(child)[1].get("alerts", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -137,7 +128,7 @@ def test_the_data_plane_goes_on_while_the_control_plane_can_not(start: Start, se
     child = start("Scorer", topics=missing)
     wait_until(alerts_say(child, "no topic there-is-no-such-topic"), "the reason", 20, child)
     assert child.returncode is None
-    assert ready(child)["parts"]["scorer"] == "ok"  # type: ignore[index] # it has answered before
+    assert ready(child)[1]["scorer"] == "ok"
     child.send_signal(signal.SIGTERM)
     assert child.wait(10) == 0
 

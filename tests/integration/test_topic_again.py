@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
 from contextlib import closing
 from pathlib import Path
 
@@ -23,15 +20,6 @@ from tests.support.progress import drained
 from tests.support.workers import crew
 
 
-def unready(settings: Settings) -> str:
-    """What `/ready` says is wrong; nothing where nothing is."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{settings.metrics.port}/ready"):
-            return ""
-    except urllib.error.HTTPError as error:
-        return json.dumps(json.loads(error.read())["parts"])
-
-
 async def test_row_19_a_topic_deleted_and_made_again_under_a_running_worker(
     kafka: KafkaServer, settings: Settings, tmp_path: Path
 ) -> None:
@@ -45,9 +33,14 @@ async def test_row_19_a_topic_deleted_and_made_again_under_a_running_worker(
         await drained(served, worker)
         with closing(KafkaAdminClient(**kafka_python_options(served.kafka))) as admin:
             await asyncio.to_thread(admin.delete_topics, [topic])
-        await asyncio.to_thread(wait_until, lambda: topic in unready(served), "it says so", 40, worker)
+
+        def named() -> bool:
+            well, parts = workers.ready("a")
+            return not well and topic in f"{parts}"
+
+        await asyncio.to_thread(wait_until, named, "it says so", 40, worker)
         assert worker.returncode is None, "a topic that is gone is waited for"
-        assert topic in unready(served)
+        assert named()
         await asyncio.to_thread(topics.create, served, 4)
         assert await asyncio.to_thread(worker.wait, 40) == 2
         log = workers.log("a")

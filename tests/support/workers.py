@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +18,7 @@ from stream_gru.errors import StreamGruError
 from stream_gru.settings import Settings, environment
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.processes import Child
+from tests.support import pages
 from tests.support.forked import Worker, work
 from tests.support.load import Load
 from tests.support.progress import drained
@@ -77,14 +75,7 @@ class Crew:
 
     def ready(self, name: str) -> tuple[bool, dict[str, str]]:
         """Whether /ready answers 200, and the parts that it names."""
-        try:
-            url = f"http://127.0.0.1:{self.ports[name]}/ready"
-            with urllib.request.urlopen(url, timeout=3) as answer:
-                return True, json.load(answer)["parts"]
-        except urllib.error.HTTPError as error:
-            return False, json.load(error)["parts"]
-        except OSError as error:
-            return False, {"process": f"does not answer: {error}"}
+        return pages.ready(self.ports[name])
 
     async def share(self, *names: str, partitions: int) -> None:
         """Wait until each of them has so many partitions: until then somebody is still on the way into the group."""
@@ -96,10 +87,10 @@ class Crew:
 
     def _owned(self, name: str) -> float | None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}/metrics", timeout=3) as answer:
-                found = re.search(rb"^stream_gru_reader_partitions (\S+)$", answer.read(), re.MULTILINE)
+            _, page = pages.get(self.ports[name], "/metrics")
         except OSError:
             return None
+        found = re.search(r"^stream_gru_reader_partitions (\S+)$", page, re.MULTILINE)
         return float(found[1]) if found else None
 
     async def listens(self, name: str) -> None:

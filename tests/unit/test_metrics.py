@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from stream_gru.metrics import Health, Metrics, Server
+from tests.support.pages import get
 
 
 @pytest.fixture
@@ -24,15 +23,6 @@ def server(health: Health) -> Iterator[Server]:
     server = Server("127.0.0.1", 0, Metrics(), health)
     yield server
     server.close()
-
-
-def get(server: Server, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}") as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
 
 
 def test_arrays_are_counted_in_their_buckets() -> None:
@@ -48,30 +38,30 @@ def test_arrays_are_counted_in_their_buckets() -> None:
 
 
 def test_ready_needs_every_part(server: Server, health: Health) -> None:
-    assert get(server, "/ready")[0] == 503  # nothing has reported yet
+    assert get(server.port, "/ready")[0] == 503  # nothing has reported yet
     health.report("store")
     health.report("assignment", "being restored")
-    status, body = get(server, "/ready")
+    status, body = get(server.port, "/ready")
     assert status == 503
     assert json.loads(body)["parts"]["assignment"] == "being restored"
     health.report("assignment")
-    assert get(server, "/ready")[0] == 200
+    assert get(server.port, "/ready")[0] == 200
     health.stalled = "no turn"
-    assert get(server, "/ready")[0] == get(server, "/health")[0] == 503
+    assert get(server.port, "/ready")[0] == get(server.port, "/health")[0] == 503
 
 
 def test_waiting_is_unready_but_healthy(server: Server, health: Health) -> None:
     health.report("store", "does not answer")
-    assert get(server, "/ready")[0] == 503
-    assert get(server, "/health")[0] == 200
-    page = get(server, "/metrics")[1]
+    assert get(server.port, "/ready")[0] == 503
+    assert get(server.port, "/health")[0] == 200
+    page = get(server.port, "/metrics")[1]
     assert 'stream_gru_server_up{server="store"} 0.0' in page
     assert 'stream_gru_server_up{server="kafka"} 1.0' in page
 
 
 def test_metrics_page(server: Server) -> None:
-    status, page = get(server, "/metrics")
+    status, page = get(server.port, "/metrics")
     assert status == 200
     assert "stream_gru_ready 0.0" in page
     assert 'stream_gru_dead_letters_total{reason="invalid_json"} 0.0' in page
-    assert get(server, "/nothing")[0] == 404
+    assert get(server.port, "/nothing")[0] == 404
