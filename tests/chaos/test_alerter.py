@@ -18,10 +18,11 @@ from aiokafka.errors import KafkaError
 
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings
+from tests.chaos.outages import LENGTHS, LINES_S, NOTICED_S, RESUMED_S, How, Watch, begin, end
 from tests.chaos.servers import Site
-from tests.chaos.test_outages import LENGTHS, LINES_S, NOTICED_S, RESUMED_S, How, Watch, begin, end
 from tests.support.alert_records import payload
-from tests.support.workers import Crew, crew
+from tests.support.waiting import eventually
+from tests.support.workers import crew
 
 RUNS_A_SECOND = 20
 CHAOS = pytest.mark.chaos
@@ -66,7 +67,9 @@ class Runs:
                 await self.write(RUNS_A_SECOND, rate=RUNS_A_SECOND)
 
         task = asyncio.create_task(flow())
+        enough = self.wanted.total() + 2 * RUNS_A_SECOND  # alerts, two for each run
         try:
+            await eventually(lambda: self.wanted.total() >= enough, "the runs")
             yield
         finally:
             flowing = False
@@ -90,18 +93,11 @@ class Runs:
                     return found
 
 
-async def ready(alerter: Crew, deadline: float) -> None:
-    """Wait for /ready."""
-    while not (said := await asyncio.to_thread(alerter.ready, "a"))[0]:
-        assert time.monotonic() < deadline, f"{said[1]}\n{alerter.workers['a'].tail(30)}"
-        await asyncio.sleep(0.1)
-
-
 async def outage(site: Site, how: How, seconds: float, *, loaded: bool, noticed: bool = False) -> None:
     """All that must hold. `noticed`: it lasts until that is so."""
     runs = Runs(site.direct)
     with crew(site.settings, site.folder, "a", role="alerter") as alerter:
-        await ready(alerter, time.monotonic() + 30)
+        await alerter.ready_within("a", 30)
         await runs.write(20)
         assert await runs.told(20) == runs.wanted
         watch = Watch(alerter, ("kafka",), {"a": alerter.workers["a"].pid})
@@ -120,14 +116,13 @@ async def outage(site: Site, how: How, seconds: float, *, loaded: bool, noticed:
 
         if loaded:
             async with runs.flowing():
-                await asyncio.sleep(2)
                 await away()
                 back = time.monotonic()
-                await ready(alerter, back + RESUMED_S)
+                await alerter.ready_within("a", RESUMED_S)
         else:
             await away()
             back = time.monotonic()
-            await ready(alerter, back + RESUMED_S)
+            await alerter.ready_within("a", RESUMED_S)
         took = time.monotonic() - back
         await runs.write(5)
         told = await runs.told(RESUMED_S)

@@ -9,7 +9,6 @@ import pytest
 
 from tests.chaos import servers
 from tests.chaos.servers import Site
-from tests.chaos.test_redis_faults import ready_within
 from tests.support.check import check
 from tests.support.progress import scores, stalls
 from tests.support.workers import crew, loaded
@@ -24,14 +23,14 @@ async def test_row_15_broker_killed_ten_times(site: Site) -> None:
         async with loaded(workers, site.direct, "a", "b"):
             pids = {name: worker.pid for name, worker in workers.workers.items()}
             for _ in range(10):
-                await asyncio.sleep(5)
+                await asyncio.sleep(5)  # some checkpoints between two kills
                 await asyncio.to_thread(site.broker.kill)
-                await asyncio.sleep(30)
+                await asyncio.sleep(30)  # how long it is away
                 await asyncio.to_thread(site.broker.start)
                 began = time.monotonic()
                 for name, worker in workers.workers.items():
                     assert worker.returncode is None, f"{name} ended with {worker.returncode}\n{worker.tail(30)}"
-                    await ready_within(workers, name, 30)
+                    await workers.ready_within(name, 30)
                 await scores(site.direct, 30)
                 took.append(time.monotonic() - began)
             assert pids == {name: worker.pid for name, worker in workers.workers.items()}
@@ -52,11 +51,11 @@ async def test_row_16_a_black_hole_between_one_worker_and_kafka(site: Site, seco
             await workers.share("a", "b", partitions=3)
             pid = workers.workers["a"].pid
             site.broker.proxy.black_hole()
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds)  # how long the hole is there
             await workers.share("b", partitions=6)
             assert (await asyncio.to_thread(workers.ready, "b"))[0]
             site.broker.proxy.heal()
-            await ready_within(workers, "a", 30)
+            await workers.ready_within("a", 30)
             await workers.share("a", "b", partitions=3)
             assert workers.workers["a"].pid == pid
     checked = await check(site.direct)
@@ -78,7 +77,7 @@ async def test_row_16_a_black_hole_between_one_worker_and_redis(site: Site, seco
             joined = workers.log("b").count("assigned: ")
             site.store.proxy.black_hole()
             await asyncio.sleep(seconds)  # longer than a session
-            await ready_within(workers, "a", request_s, wanted=False)
+            await workers.ready_within("a", request_s, wanted=False)
             assert "edis" in f"{(await asyncio.to_thread(workers.ready, 'a'))[1]}"
             assert (await asyncio.to_thread(workers.ready, "b"))[0]
             site.store.proxy.heal()

@@ -7,89 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
-from typing import Literal
 
 import pytest
 
 from stream_gru.settings import Settings
-from tests.chaos.servers import Broker, Site, Store
+from tests.chaos.outages import LENGTHS, LINES_S, NOTICED_S, RESUMED_S, How, Watch, Which, begin, end
+from tests.chaos.servers import Site
 from tests.support.check import check
 from tests.support.load import Load
 from tests.support.progress import drained, progress
-from tests.support.workers import Crew, crew
+from tests.support.workers import Crew, crew, under_way
 
 SERIES = 200
 RATE = 200
-NOTICED_S = 15.0
-RESUMED_S = 30.0
-LINES_S = 5.0
-_WINDOW_S = 10.0
 _LOOK_S = 0.5
 
-Which = Literal["kafka", "redis"]
-How = Literal["killed", "frozen", "black-hole"]
 NAMES: dict[Which, tuple[str, ...]] = {"kafka": ("kafka",), "redis": ("redis", "store")}  # what /ready may call it
-LENGTHS = [
-    pytest.param(10, id="10s"),
-    pytest.param(60, id="60s"),
-    pytest.param(600, id="10min", marks=pytest.mark.long),
-]
-
-
-def begin(server: Broker | Store, how: How) -> None:
-    """The server is away from now on."""
-    match how:
-        case "killed":
-            server.kill()
-        case "frozen":
-            server.freeze()
-        case "black-hole":
-            server.proxy.black_hole()
-
-
-def end(server: Broker | Store, how: How) -> None:
-    """It is back when this returns."""
-    match how:
-        case "killed":
-            server.start()
-        case "frozen":
-            server.thaw()
-        case "black-hole":
-            server.proxy.heal()
-
-
-@dataclass
-class Watch:
-    """What the workers say while a server is away."""
-
-    workers: Crew
-    names: tuple[str, ...]
-    pids: dict[str, int]
-    noticed: dict[str, float] = field(default_factory=dict)  # seconds until /ready named the server
-    lines: dict[str, list[tuple[float, int]]] = field(default_factory=dict)  # log lines so far
-
-    def look(self, after_s: float) -> None:
-        """Fails when a process has ended; notes who has noticed and how much was logged."""
-        for name, worker in self.workers.workers.items():
-            assert worker.returncode is None, f"{name} ended with {worker.returncode}\n{worker.tail(30)}"
-            assert worker.pid == self.pids[name]
-            ready, parts = self.workers.ready(name)
-            failing = {part: said for part, said in parts.items() if said != "ok"}
-            if not ready and any(word in f"{failing}".lower() for word in self.names):
-                self.noticed.setdefault(name, after_s)
-            self.lines.setdefault(name, []).append((after_s, self.workers.log(name).count("\n")))
-
-    @property
-    def all_noticed(self) -> bool:
-        """Whether /ready of everyone has named the server."""
-        return self.noticed.keys() == self.pids.keys()
-
-    def most_lines(self, name: str) -> float:
-        """Log lines a second, in the ten seconds with most of them."""
-        seen = self.lines[name]
-        spans = [(b - a, m - n) for i, (a, n) in enumerate(seen) for b, m in seen[i:] if b - a <= _WINDOW_S]
-        return max(lines for _, lines in spans) / _WINDOW_S
 
 
 async def outage(site: Site, which: Which, how: How, seconds: float, *, loaded: bool, noticed: bool = False) -> None:
@@ -104,7 +37,7 @@ async def outage(site: Site, which: Which, how: How, seconds: float, *, loaded: 
         flowing = asyncio.create_task(load.flow(RATE) if loaded else asyncio.sleep(0))
         try:
             if loaded:
-                await asyncio.sleep(3)
+                await under_way(load, direct, RATE)
             await asyncio.to_thread(begin, server, how)
             began = time.monotonic()
             while (after := time.monotonic() - began) < seconds or (noticed and not watch.all_noticed):
@@ -134,10 +67,8 @@ async def outage(site: Site, which: Which, how: How, seconds: float, *, loaded: 
 async def all_ready(workers: Crew, within_s: float) -> None:
     """Wait for /ready of everyone."""
     deadline = time.monotonic() + within_s
-    for name, worker in workers.workers.items():
-        while not (said := await asyncio.to_thread(workers.ready, name))[0]:
-            assert time.monotonic() < deadline, f"{name} is not ready: {said[1]}\n{worker.tail(30)}"
-            await asyncio.sleep(0.2)
+    for name in workers.workers:
+        await workers.ready_within(name, deadline - time.monotonic())
 
 
 async def resumed(workers: Crew, direct: Settings, load: Load, deadline: float) -> None:

@@ -16,8 +16,8 @@ import yaml
 
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import Child, wait_until
+from tests.chaos.outages import How, Which, begin, end
 from tests.chaos.servers import Broker, Site, Store
-from tests.chaos.test_outages import How, Which, begin, end
 from tests.support import deploy_files
 from tests.support.workers import Crew, crew
 

@@ -18,21 +18,12 @@ from tests.chaos.servers import Site
 from tests.support.check import check
 from tests.support.progress import scores
 from tests.support.reading import read
-from tests.support.workers import Crew, crew, loaded
+from tests.support.workers import crew, loaded
 
 CHAOS = pytest.mark.chaos
 RATE = 600
 MB = 1 << 20
 Change = Callable[[], None]
-
-
-async def ready_within(workers: Crew, name: str, seconds: float, *, wanted: bool = True) -> float:
-    """How long it took until /ready answered 200, or 503 where that is wanted."""
-    began = time.monotonic()
-    while (said := await asyncio.to_thread(workers.ready, name))[0] is not wanted:
-        assert time.monotonic() - began < seconds, f"{name}: {said}\n{workers.workers[name].tail(30)}"
-        await asyncio.sleep(0.1)
-    return time.monotonic() - began
 
 
 @CHAOS
@@ -44,8 +35,10 @@ async def test_row_05_nothing_is_scored_before_its_state_is_there(site: Site) ->
             await workers.share("a", "b", partitions=3)
             site.store.proxy.delay(site.settings.kafka.session_timeout_s)  # each way, so twice the session for a call
             assert await asyncio.to_thread(workers.workers.pop("b").stop) == 0
-            await ready_within(workers, "a", 30, wanted=False)
-            await asyncio.sleep(3)  # what was scored before the rebalance is out
+            await workers.ready_within("a", 30, wanted=False)
+            await asyncio.sleep(
+                3
+            )  # what was scored before the rebalance is out; nothing may follow
             before = len(await read(site.direct, site.direct.topics.forecasts))
             for refused in (False, True):
                 if refused:
@@ -57,7 +50,7 @@ async def test_row_05_nothing_is_scored_before_its_state_is_there(site: Site) ->
                     await asyncio.sleep(0.5)
                 assert len(await read(site.direct, site.direct.topics.forecasts)) == before
             site.store.proxy.heal()
-            await ready_within(workers, "a", 30)
+            await workers.ready_within("a", 30)
             assert load.sent > before
     await check(site.direct)
 
@@ -68,9 +61,9 @@ async def test_row_10_redis_killed(site: Site, kills: int) -> None:
         async with loaded(workers, site.direct, "a", "b"):
             pids = {name: worker.pid for name, worker in workers.workers.items()}
             for _ in range(kills):
-                await asyncio.sleep(1.5)
+                await asyncio.sleep(1.5)  # some checkpoints between two kills
                 await asyncio.to_thread(site.store.kill)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.5)  # how long it is away
                 await asyncio.to_thread(site.store.start)
                 await scores(site.direct, 30)
             assert pids == {name: worker.pid for name, worker in workers.workers.items()}
@@ -90,9 +83,8 @@ async def test_row_10_redis_killed(site: Site, kills: int) -> None:
 async def test_row_11_redis_goes_back_in_time(site: Site, seconds: float, within_s: float) -> None:
     with crew(site.settings, site.folder) as workers:
         async with loaded(workers, site.direct, "a", "b", rate=RATE):
-            await asyncio.sleep(1.5)
             copy = await asyncio.to_thread(site.store.remember)
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds)  # so far it goes back
             began = time.monotonic()
             await asyncio.to_thread(site.store.go_back, copy)
             away = time.monotonic() - began
@@ -114,7 +106,6 @@ async def test_row_11_a_replica_is_promoted(site: Site) -> None:
         with crew(site.settings, site.folder) as workers:
             elsewhere = servers.at(site.direct, site.direct.kafka.bootstrap_servers, replica.url)
             async with loaded(workers, site.direct, "a", "b"):
-                await asyncio.sleep(5)
                 await asyncio.to_thread(site.store.kill)
                 client.replicaof("NO", "ONE")
                 site.store.proxy.upstream = replica.port
@@ -154,7 +145,7 @@ async def _refused(site: Site, seconds: float, begin: Change, end: Change, word:
     """Redis answers and takes nothing: the workers wait in their group, and nothing is kept for it in memory."""
     with crew(site.settings, site.folder) as workers:
         async with loaded(workers, site.direct, "a"):
-            await ready_within(workers, "a", 30)
+            await workers.ready_within("a", 30)
             worker = psutil.Process(workers.workers["a"].pid)
             joined = workers.log("a").count("assigned: ")
             await asyncio.to_thread(begin)
@@ -164,7 +155,7 @@ async def _refused(site: Site, seconds: float, begin: Change, end: Change, word:
                     assert worker.is_running()
                     memory.append(worker.memory_info().rss / MB)
                     await asyncio.sleep(0.5)
-                await ready_within(workers, "a", 10, wanted=False)
+                await workers.ready_within("a", 10, wanted=False)
                 assert word in f"{(await asyncio.to_thread(workers.ready, 'a'))[1]}"
             finally:
                 await asyncio.to_thread(end)
@@ -183,10 +174,10 @@ async def test_row_14_replies_of_redis_are_lost(site: Site, seconds: float, shar
     """What was executed and not answered is sent again with the same bytes: applied once, and nobody is fenced."""
     with crew(site.settings, site.folder) as workers:
         async with loaded(workers, site.direct, "a"):
-            await ready_within(workers, "a", 30)
+            await workers.ready_within("a", 30)
             site.store.proxy.lose_replies(share, seed=14)
             began = site.store.proxy.accepted
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds)  # so long they are lost
             site.store.proxy.heal()
             lost = site.store.proxy.accepted - began
         assert lost, "no reply was lost"

@@ -16,7 +16,8 @@ from tests.chaos import failing
 from tests.chaos.failing import KILLS
 from tests.chaos.servers import Site
 from tests.support.check import check
-from tests.support.progress import progress, stalls
+from tests.support.progress import progress, scores, stalls
+from tests.support.waiting import eventually
 from tests.support.workers import crew, loaded
 
 CHAOS = pytest.mark.chaos
@@ -39,11 +40,11 @@ async def test_row_01_thirty_kills(site: Site) -> None:
     with crew(site.settings, site.folder) as workers:
         async with loaded(workers, site.direct, "a", "b"), stalls(site.direct) as stalled:
             for n in range(kills):
-                await asyncio.sleep(chance.uniform(2, 5))
+                await asyncio.sleep(chance.uniform(2, 5))  # at whatever moment
                 victim = "ab"[n % 2]
                 assert workers.workers[victim].kill() == -signal.SIGKILL
                 workers.start(victim)
-            await asyncio.sleep(site.settings.kafka.session_timeout_s)
+            await scores(site.direct, 60)  # the last stall is seen to its end
     checked = await check(site.direct)
     print(f"{kills} kills: longest stall {stalled.worst:.1f} s; {checked}")  # noqa: T201
     # A stall begins up to a checkpoint before the kill, and a member that is killed again while it joins waits twice.
@@ -80,11 +81,11 @@ async def test_row_03_a_zombie_is_fenced(site: Site) -> None:
     chosen = site.settings.model_copy(update={"kafka": session})
     with crew(chosen, site.folder) as workers:
         async with loaded(workers, site.direct, "b", "a"), stalls(site.direct):
-            await asyncio.sleep(3)
+            await workers.share("a", "b", partitions=3)
             os.killpg(workers.workers["a"].pid, signal.SIGSTOP)
-            await asyncio.sleep(25)
+            await asyncio.sleep(25)  # how long it is stopped
             os.killpg(workers.workers["a"].pid, signal.SIGCONT)
-            await asyncio.sleep(10)
+            await eventually(lambda: "fenced" in workers.log("a"), "it is told", 60)
         assert "fenced" in workers.log("a")
     await check(site.direct)
 
@@ -96,7 +97,7 @@ async def test_row_04_joins_and_leaves(site: Site) -> None:
         async with loaded(workers, site.direct, "a"), stalls(site.direct) as stalled:
             for _ in range(20):
                 workers.start("b")
-                await asyncio.sleep(3)
+                await asyncio.sleep(3)  # the rhythm of the fault: also while the last rebalance goes on
                 await workers.listens("b")
                 assert await asyncio.to_thread(workers.workers["b"].stop) == 0, workers.workers["b"].tail()
                 del workers.workers["b"]
@@ -173,7 +174,7 @@ async def test_row_09_a_sigterm_under_load_repeats_nothing(site: Site, stops: in
     with crew(site.settings, site.folder) as workers:
         async with loaded(workers, site.direct, "a", "b"):
             for n in range(stops):
-                await asyncio.sleep(chance.uniform(1, 3))
+                await asyncio.sleep(chance.uniform(1, 3))  # at whatever moment
                 name = "ab"[n % 2]
                 await workers.listens(name)
                 began = time.monotonic()

@@ -33,6 +33,7 @@ from stream_gru.tools.topics import create
 from tests.support.alert_records import payload
 from tests.support.forked import Worker
 from tests.support.pages import get
+from tests.support.waiting import eventually
 
 Start = Callable[..., Awaitable[Child]]
 CHAOS = pytest.mark.chaos
@@ -151,7 +152,7 @@ async def test_what_was_firing_during_an_outage_of_the_alerter_is_not_silent(sta
     child.kill()
     for n in range(1, 6):  # it goes on for longer than the silence, and nobody looks
         await topics.write(payload(n))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # by the clock: silence is measured by it
     await topics.write(payload(6, anomaly=False))
     await start(static=True, alerts=silence)
     await topics.read(2)
@@ -187,14 +188,10 @@ async def test_a_crash_of_the_app_is_got_over_in_the_same_process(
         told = await topics.read(3, 30)
         assert told[1:] == [("readings-0-0", "resolved"), ("readings-0-3", "firing")]
         assert len(made) == 2
-        await until(lambda: health.ready, "the proof that it works again")
+        await eventually(lambda: health.ready, "the proof that it works again")
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-
-
-async def until(happened: Callable[[], bool], what: str, within_s: float = 30) -> None:
-    await asyncio.to_thread(wait_until, happened, what, within_s)
 
 
 @pytest.mark.parametrize("restarts", [pytest.param(4, id="four"), pytest.param(100, id="hundred", marks=CHAOS)])
@@ -215,13 +212,13 @@ async def test_row_06_nothing_is_left_of_apps_that_were_taken_down(
     seen, memory = [], []
     try:
         for n in range(restarts + 1):
-            await until(lambda n=n: len(made) == n + 1 and health.ready, "the app")  # type: ignore[misc] # mypy and defaults
+            await eventually(lambda n=n: len(made) == n + 1 and health.ready, "the app")  # type: ignore[misc] # mypy and defaults
             seen.append(left())
             memory.append(psutil.Process().memory_info().rss >> 20)
             await made[n].crash(RuntimeError("as Faust does when a commit fails"))
             made[n] = None  # type: ignore[call-overload] # so that it may go
-            await until(lambda: not health.ready, "the crash")
-        await until(lambda: health.ready, "the last app")
+            await eventually(lambda: not health.ready, "the crash")
+        await eventually(lambda: health.ready, "the last app")
         assert all(one == seen[0] for one in seen[1:]), seen
         # The first fifty fill caches, of strings for one, that are full then.
         assert restarts < 100 or memory[-1] - memory[50] <= 2, memory
@@ -242,13 +239,13 @@ async def test_a_topic_that_is_gone_is_named_and_waited_for(
     health = Health()
     running = asyncio.create_task(life.run(settings, Metrics(), health))
     try:
-        await until(lambda: health.ready, "the app")
+        await eventually(lambda: health.ready, "the app")
         with closing(KafkaAdminClient(**kafka_python_options(settings.kafka))) as admin:
             admin.delete_topics([settings.topics.anomalies])
         gone = f"no topic {settings.topics.anomalies}"
-        await until(lambda: gone in str(health.parts["alerts"]), f"not {gone}: {health.parts}", 60)
+        await eventually(lambda: gone in str(health.parts["alerts"]), f"not {gone}: {health.parts}", 60)
         create(settings, 4)
-        await until(lambda: health.ready, "the topic", 60)
+        await eventually(lambda: health.ready, "the topic", 60)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -296,7 +293,7 @@ async def _write_runs(topics: Topics, base: int, runs: int) -> set[str]:
         begun = range(base, base + runs)
         ids |= {f"readings-{partition}-{offset}" for offset in begun}
         await topics.write(*(_at(partition, n, n - base, True) for n in begun), partition=partition)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # so that runs of all ages are there when the group rebalances
         await topics.write(*(_at(partition, n + runs, n - base, False) for n in begun), partition=partition)
     return ids
 

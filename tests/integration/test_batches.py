@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from tests.support import raw_batches as raw
 from tests.support.check import check
 from tests.support.progress import drained
 from tests.support.reading import read
+from tests.support.waiting import eventually
 from tests.support.workers import crew
 
 
@@ -50,13 +50,6 @@ def peak(worker: Child) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{worker.pid}/status").read_text("ascii"))
     assert found
     return int(found[1]) * 1024
-
-
-async def eventually(what: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
 
 
 async def dead(settings: Settings) -> list[dict[str, Any]]:
@@ -217,7 +210,7 @@ async def test_row_21_without_the_dead_letter_topic_the_offset_waits(
             await drained(settings, worker)
             admin.delete_topics([name])
             await produce(settings, None, [b"poison", *readings(20, 20)])
-            await eventually(lambda: name in workers.log("a"), 60)
+            await eventually(lambda: name in workers.log("a"), "it says so", 60)
             admin.create_topics({name: {"num_partitions": 1}})
             await drained(settings, worker, 90)
             assert worker.returncode is None, "the same process"

@@ -17,7 +17,7 @@ from stream_gru.tools.embedded import ApacheKafka, KafkaServer
 from tests.support.check import check
 from tests.support.load import Load
 from tests.support.progress import drained, scores, stored_offsets
-from tests.support.workers import crew
+from tests.support.workers import crew, under_way
 
 PARTITIONS = 6
 SERIES = 2000
@@ -58,7 +58,7 @@ async def _survives(settings: Settings, folder: Path, storm: Storm) -> None:
         await drained(settings, workers.workers["a"])  # all have started
         async with load.flowing(storm.rate):
             for n in range(storm.kills):
-                await asyncio.sleep(storm.every_s * chance.uniform(0.5, 1.0))
+                await asyncio.sleep(storm.every_s * chance.uniform(0.5, 1.0))  # at whatever moment
                 victim = "ab"[n % 2]
                 assert workers.workers[victim].kill() == -signal.SIGKILL
                 workers.start(victim)
@@ -83,7 +83,7 @@ async def test_row_03_a_worker_frozen_past_its_session_is_fenced(
         await load.send(2 * SERIES)
         await workers.share("a", "b", partitions=PARTITIONS // 2)
         async with load.flowing(1500):
-            await asyncio.sleep(1.5)
+            await under_way(load, loaded, 1000)
             os.killpg(workers.workers["a"].pid, signal.SIGSTOP)
             await workers.share("b", partitions=PARTITIONS)
             await scores(loaded, 60)  # so what "a" holds is old

@@ -13,12 +13,12 @@ from aiokafka import AIOKafkaProducer
 
 from stream_gru.kafka import aiokafka_options
 from stream_gru.settings import Settings, environment
-from stream_gru.tools.processes import Child, wait_until
+from stream_gru.tools.processes import Child
 from tests.support import poisoned
 from tests.support.check import states
 from tests.support.forked import Worker
 from tests.support.load import Load
-from tests.support.progress import drained
+from tests.support.progress import begun, drained
 from tests.support.reading import read
 
 CRASHES = 3
@@ -90,8 +90,7 @@ async def test_row_22_a_worker_that_was_killed_once_blames_nothing(settings: Set
     worker = Worker(log, env)
     try:
         sending = asyncio.create_task(load.send(4000, 1000))
-        await asyncio.to_thread(wait_until, lambda: "taken in" in log.read_text(), "the first records", 60, worker)
-        await asyncio.sleep(0.5)
+        await begun(settings, worker)
         worker.kill()
         worker = Worker(log, env)
         await sending

@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from stream_gru.settings import Kafka, Settings
 from stream_gru.tools.embedded import KafkaServer, kafka_server
 from tests.support.freezing import freeze
 from tests.support.raw_batches import CODECS
+from tests.support.waiting import eventually
 
 SMALL = 20_000
 
@@ -57,13 +58,6 @@ async def found(settings: Settings, topic: str, partition: int = 0) -> list[byte
 
 def shorten(value: bytes) -> bytes | None:
     return value[: len(value) // 2] if len(value) > 100 else None
-
-
-async def eventually(what: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("compression", ["none", *CODECS])
@@ -122,7 +116,7 @@ async def test_where_someone_listens_it_waits_until_the_topic_takes_it(small: tu
     values = [b"before", b"x" * 30_000, b"after"]
     try:
         sent = publisher.send(topic, 0, [None] * 3, values)
-        await eventually(lambda: len(heard) > 1)
+        await eventually(lambda: len(heard) > 1, "it says so")
         assert not sent.done()
         assert publisher.oldest_unacknowledged_s > 0.5
         assert heard[0] == f"topic {topic} refuses a record of 30072 bytes; raise its max.message.bytes"
@@ -174,7 +168,7 @@ async def test_it_closes_in_an_outage(outage: str, fragile: KafkaServer) -> None
         freeze(server)
     try:
         sent = [publisher.send(outage, p, [None] * 2000, [b"y" * 1000] * 2000) for p in range(3)]
-        await eventually(lambda: publisher.oldest_unacknowledged_s > 0.5)
+        await eventually(lambda: publisher.oldest_unacknowledged_s > 0.5, "the wait")
         began = time.monotonic()
         await publisher.close()
         assert time.monotonic() - began < 2.5
@@ -182,7 +176,7 @@ async def test_it_closes_in_an_outage(outage: str, fragile: KafkaServer) -> None
             with pytest.raises(ProducerClosed):
                 await future
         await publisher.close()
-        await eventually(lambda: asyncio.all_tasks() == before)
+        await eventually(lambda: asyncio.all_tasks() == before, "the end of its tasks")
     finally:
         if outage == "frozen":
             server.send_signal(signal.SIGCONT)

@@ -13,7 +13,7 @@ from stream_gru.models.network import VARIANTS
 from stream_gru.settings import Settings
 from tests.support.check import check
 from tests.support.load import Load
-from tests.support.progress import drained
+from tests.support.progress import begun, drained
 from tests.support.reading import read
 from tests.support.workers import crew
 
@@ -28,6 +28,7 @@ async def test_a_variant_survives_a_kill(variant: str, settings: Settings, tmp_p
     load = Load(settings, 50)
     with crew(settings, tmp_path, "a") as workers:
         await load.send(2000)
+        await begun(settings, workers.workers["a"])
         workers.workers["a"].kill()
         workers.start("a")
         await load.send(2000)

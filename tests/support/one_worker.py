@@ -38,6 +38,7 @@ class World:
     topic_id: str = "T-1"
     there: bool = True  # the topic
     unset: set[TopicPartition] = field(default_factory=set)  # their positions, which aiokafka waits for
+    asked: int = 0  # how often for one of those
     logs: dict[TopicPartition, list[ConsumerRecord]] = field(default_factory=dict)
     holes: dict[TopicPartition, int] = field(default_factory=dict)  # offsets without records at a log's end
     commits: dict[TopicPartition, Commit] = field(default_factory=dict)
@@ -156,6 +157,7 @@ class Consumer:
         if tp not in self._positions:
             raise IllegalStateError(f"{tp} is not assigned")
         if tp in self._world.unset:
+            self._world.asked += 1
             await asyncio.sleep(3600)
         at = self._positions[tp]
         return self._world.end(tp) if at == len(self._world.logs[tp]) else at

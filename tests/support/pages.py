@@ -7,10 +7,10 @@ import urllib.error
 import urllib.request
 
 
-def get(port: int, path: str) -> tuple[int, str]:
+def get(port: int, path: str, timeout_s: float = 5.0) -> tuple[int, str]:
     """Status and body, whatever the status is. Raises `OSError` where nobody answers."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=timeout_s) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -105,6 +105,17 @@ async def stored_offsets(settings: Settings) -> dict[TopicPartition, int]:
         return commits
 
 
+async def begun(settings: Settings, worker: Child, timeout_s: float = 60) -> None:
+    """Wait for the first outputs: the worker is in the middle of what there is to read."""
+    deadline = time.monotonic() + timeout_s
+    parts = await partitions(settings, [settings.topics.forecasts])
+    async with AIOKafkaConsumer(**aiokafka_options(settings.kafka)) as consumer:
+        while not any((await consumer.end_offsets(parts)).values()):
+            if worker.returncode is not None or time.monotonic() > deadline:
+                pytest.fail(f"no outputs\n{worker.tail(40)}")
+            await asyncio.sleep(0.02)
+
+
 async def drained(settings: Settings, worker: Child, timeout_s: float = 60) -> None:
     """Wait until everything is scored and checkpointed."""
     deadline = time.monotonic() + timeout_s

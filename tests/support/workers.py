@@ -21,7 +21,8 @@ from stream_gru.tools.processes import Child
 from tests.support import pages
 from tests.support.forked import Worker, work
 from tests.support.load import Load
-from tests.support.progress import drained
+from tests.support.progress import drained, scores
+from tests.support.waiting import eventually
 
 WORKER = ("-m", "stream_gru", "worker")
 _GRACE_S = 20.0  # for a stop; how long it may take is checked by the tests that are about it
@@ -77,6 +78,14 @@ class Crew:
         """Whether /ready answers 200, and the parts that it names."""
         return pages.ready(self.ports[name])
 
+    async def ready_within(self, name: str, seconds: float, *, wanted: bool = True) -> float:
+        """How long it took until /ready answered 200, or 503 where that is wanted."""
+        began = time.monotonic()
+        while (said := await asyncio.to_thread(self.ready, name))[0] is not wanted:
+            assert time.monotonic() - began < seconds, f"{name}: {said}\n{self.workers[name].tail(30)}"
+            await asyncio.sleep(0.1)
+        return time.monotonic() - began
+
     async def share(self, *names: str, partitions: int) -> None:
         """Wait until each of them has so many partitions: until then somebody is still on the way into the group."""
         deadline = time.monotonic() + 60
@@ -128,6 +137,13 @@ def crew(settings: Settings, folder: Path, *names: str, role: Role = "scorer", f
             worker.kill()
 
 
+async def under_way(load: Load, direct: Settings, readings: float) -> None:
+    """Wait until so many more are sent, and scored: what comes next happens under load."""
+    enough = load.sent + readings
+    await eventually(lambda: load.sent >= enough, "the load", 60)
+    await scores(direct, 60)
+
+
 @contextlib.asynccontextmanager
 async def loaded(
     workers: Crew, direct: Settings, *names: str, series: int = 500, rate: float = 600
@@ -143,6 +159,7 @@ async def loaded(
     await drained(direct, workers.workers[names[0]])
     flowing = asyncio.create_task(load.flow(rate))
     try:
+        await under_way(load, direct, rate / 2)
         yield load
     finally:
         flowing.cancel()

@@ -16,7 +16,7 @@ from stream_gru.kafka import pulse
 from stream_gru.kafka.pulse import Pulse
 from stream_gru.metrics import Health, Metrics
 from stream_gru.settings import Kafka, Settings
-from stream_gru.tools.processes import wait_until
+from tests.support.waiting import eventually
 
 
 class Standing:
@@ -106,7 +106,7 @@ class Stage:
         return self.metrics.registry.get_sample_value("stream_gru_control_restarts_total")
 
     async def until(self, happened: Callable[[], bool]) -> None:
-        await asyncio.to_thread(wait_until, happened, "the stage", 10)
+        await eventually(happened, "the stage", 10)
 
     async def end(self) -> None:
         self.task.cancel()
@@ -184,7 +184,7 @@ async def test_an_app_stays_while_kafka_is_away(monkeypatch: pytest.MonkeyPatch)
     stage.away = BrokerError("no Kafka at one:9092")
     app.alerter.what = "Kafka does not acknowledge alerts"
     await stage.until(lambda: stage.health.parts["alerts"] == "no Kafka at one:9092")
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # four times what would be a standstill
     assert not app.stopped.is_set()
     stage.away = app.alerter.what = None
     await stage.until(lambda: stage.health.ready)

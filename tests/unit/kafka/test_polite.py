@@ -125,7 +125,7 @@ async def test_of_many_that_wait_for_a_turn_one_has_it(monkeypatch: pytest.Monke
     waiting = [asyncio.create_task(client._get_conn(7, group="default")) for _ in range(20)]
     async with asyncio.timeout(5):
         await tried.wait()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # that the other 19 would have needed to try as well
     assert len(client.attempts) == 2
     for task in waiting:
         task.cancel()

@@ -46,13 +46,15 @@ async def test_cycles_are_gone_after_a_while_and_memory_is_given_back(monkeypatc
 
 
 class Scorer:
-    """Ends at once."""
+    """Ends when it is collected beside it."""
+
+    collected = asyncio.Event()
 
     def __init__(self, _: Settings) -> None:
         self.metrics, self.health, self.control = Metrics(), Health(), None
 
     async def run(self) -> None:
-        await asyncio.sleep(0.05)
+        await self.collected.wait()
 
     async def stop(self) -> None:
         pass
@@ -63,13 +65,15 @@ async def test_a_process_does_it_for_as_long_as_it_runs(monkeypatch: pytest.Monk
 
     async def collect() -> None:
         did.append("began")
+        Scorer.collected.set()
         try:
             await asyncio.sleep(3600)
         finally:
             did.append("ended")
 
     monkeypatch.setattr(garbage, "collect", collect)
-    assert await service._serve(Settings(role="scorer"), Scorer) == 1
+    async with asyncio.timeout(10):
+        assert await service._serve(Settings(role="scorer"), Scorer) == 1
     assert did == ["began", "ended"]
 
 

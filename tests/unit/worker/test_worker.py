@@ -392,7 +392,7 @@ async def test_a_position_that_nobody_sets_is_not_waited_for(world: World, play:
     async with play(world) as stage:
         await stage.scored()
         world.unset.add(FIRST)
-        await asyncio.sleep(0.1)  # for a turn or two that ask for it
+        await stage.until(lambda: world.asked >= 2)
         world.add(20, 1)
         await stage.scored()
 
