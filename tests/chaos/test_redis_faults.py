@@ -36,9 +36,7 @@ async def test_row_05_nothing_is_scored_before_its_state_is_there(site: Site) ->
             site.store.proxy.delay(site.settings.kafka.session_timeout_s)  # each way, so twice the session for a call
             assert await asyncio.to_thread(workers.workers.pop("b").stop) == 0
             await workers.ready_within("a", 30, wanted=False)
-            await asyncio.sleep(
-                3
-            )  # what was scored before the rebalance is out; nothing may follow
+            await asyncio.sleep(3)  # what was scored before the rebalance is out; nothing may follow
             before = len(await read(site.direct, site.direct.topics.forecasts))
             for refused in (False, True):
                 if refused:

@@ -28,6 +28,8 @@ from stream_gru.worker import assignment, control, worker
 from stream_gru.worker.worker import Worker
 
 TOPIC = "readings"
+FIRST, SECOND = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+CLIENTS = {"cluster", "publisher", "commits", "consumer"}  # what a session connects
 
 
 @dataclass

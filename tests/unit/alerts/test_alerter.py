@@ -3,111 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
 
 import msgspec
 import pytest
 
-from stream_gru.alerts import alerter as module
-from stream_gru.alerts.alerter import Alerter, Epochs, Record, StalledError, UnavailableError, pack_key, unpack_key
-from stream_gru.alerts.runs import Alert, Cursor
+from stream_gru.alerts.alerter import Epochs, Record, pack_key, unpack_key
+from stream_gru.alerts.runs import Cursor
 from stream_gru.metrics import Metrics
 from tests.support.alert_records import payload
-
-TOPIC = "anomalies"
-SILENCE_S = 300.0
-
-
-class Fake:
-    """A Kafka in memory: the table and the alerts outlive an `Alerter`."""
-
-    def __init__(self) -> None:
-        self.generation = 1
-        self.mine = {0, 1}
-        self.log: list[tuple[int, bytes, bytes | None]] = []  # of the table
-        self.alerts: list[Alert] = []
-        self.calls: list[str] = []
-        self.fetched: list[tuple[int, int, int]] = []
-        self.first, self.end = 0, 0
-        self.fail_at: set[int] = set()  # calls that Kafka does not take
-        self.cut_after: int | None = None  # rows of a batch, and the process ends
-        self.lose_at: int | None = None  # call during which the partition is taken away
-
-    def owned(self, generation: int) -> set[int]:
-        return self.mine if generation == self.generation else set()
-
-    async def publish(self, alerts: Sequence[Alert]) -> None:
-        self._call("publish")
-        self.alerts += alerts
-
-    async def store(self, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
-        self._call("cursor" if unpack_key(rows[0][0])[1] is None else "store")
-        for n, (key, value) in enumerate(rows):
-            if n == self.cut_after and len(rows) > 1:
-                raise asyncio.CancelledError
-            assert unpack_key(key)[0] == partition
-            self.log.append((partition, key, value))
-
-    async def starts(self, partitions: Iterable[int]) -> dict[int, int]:
-        return dict.fromkeys(partitions, self.first)
-
-    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
-        return dict.fromkeys(partitions, self.end)
-
-    async def fetch(self, partition: int, start: int, stop: int, generation: int) -> list[Record]:
-        self._call("fetch")
-        self.fetched.append((partition, start, stop))
-        return [record(n, partition=partition, generation=generation) for n in range(max(start, self.first), stop)]
-
-    def recovered(self) -> tuple[dict[bytes, bytes], set[bytes]]:
-        """The table as its log says, and the keys of which the log's last word does not count."""
-        rows: dict[bytes, bytes] = {}
-        epochs = Epochs()
-        for offset, (partition, key, value) in enumerate(self.log):
-            if not epochs.counts(partition, offset, key, value):
-                continue
-            if value is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = value
-        return rows, epochs.overruled
-
-    @property
-    def rows(self) -> dict[bytes, bytes]:
-        return self.recovered()[0]
-
-    def statuses(self) -> list[tuple[str, str]]:
-        return [(alert.id, alert.status) for alert in self.alerts]
-
-    def _call(self, name: str) -> None:
-        self.calls.append(name)
-        if self.lose_at == len(self.calls):
-            self.generation += 1
-        if len(self.calls) in self.fail_at:
-            raise UnavailableError("no leader")
-
-
-@pytest.fixture
-def link() -> Fake:
-    return Fake()
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BACKOFF_S", (0.0,))
-
-
-async def started(link: Fake, metrics: Metrics | None = None) -> Alerter:
-    made = Alerter(link, metrics or Metrics(), TOPIC, SILENCE_S)
-    rows, overruled = link.recovered()
-    await made.restore(rows.items(), link.mine, overruled)
-    return made
-
-
-def record(position: int, value: bytes | None = None, partition: int = 0, generation: int = 1) -> Record:
-    """At `position`, by default the first anomalous reading of a series of its own."""
-    value = payload(position, f"s{position}", alert=True) if value is None else value
-    return Record(partition, position, position * 1000, value, generation)
+from tests.support.played_faust import TOPIC, Fake, record, started
 
 
 async def test_alerts_are_acknowledged_before_what_says_so_is_stored(link: Fake) -> None:
@@ -227,77 +131,6 @@ async def test_records_of_an_assignment_that_is_over_are_left_alone(link: Fake) 
     assert link.calls == []
 
 
-async def test_what_was_lost_on_its_way_is_fetched(link: Fake) -> None:
-    alerter = await started(link)
-    await alerter.take([record(0), record(1)])
-    records = [record(2), record(5), record(6), record(8)]
-    assert await alerter.take(records) == records
-    assert link.fetched == [(0, 3, 5), (0, 7, 8)]
-    assert await alerter.take([record(3), record(9)]) == [record(3), record(9)], "Faust brings it after all"
-    assert [id_ for id_, _ in link.statuses()] == [f"readings-0-{n}" for n in range(10)]
-
-
-async def test_a_start_fetches_what_faust_has_committed_but_not_delivered(link: Fake) -> None:
-    await (await started(link)).take([record(0)])
-    link.fail_at = {len(link.calls) + 1}
-    assert await (await started(link)).take([record(2)]) == [record(2)]
-    assert [id_ for id_, _ in link.statuses()] == ["readings-0-0", "readings-0-1", "readings-0-2"]
-
-
-async def test_much_is_fetched_in_portions(link: Fake) -> None:
-    alerter = await started(link)
-    await alerter.take([record(0)])
-    await alerter.take([record(1300)])
-    assert link.fetched == [(0, 1, 501), (0, 501, 1001), (0, 1001, 1300)]
-    assert len(link.alerts) == 1301
-
-
-async def test_what_kafka_no_longer_has_is_given_up_aloud(link: Fake, caplog: pytest.LogCaptureFixture) -> None:
-    alerter = await started(link)
-    await alerter.take([record(0)])
-    link.first = 7
-    assert await alerter.take([record(9)]) == [record(9)]
-    assert "anomalies-0: 6 records of [1, 9) are gone" in caplog.text
-    assert len(link.alerts) == 4
-
-
-async def test_what_is_dropped_before_the_first_delivery_is_fetched(link: Fake) -> None:
-    """Two members that start together: a rebalance takes what was on its way to the first of them."""
-    link.first = 2
-    alerter = await started(link)
-    await alerter.take([record(5)])
-    assert link.fetched == [(0, 2, 5)]
-    assert [id_ for id_, _ in link.statuses()] == [f"readings-0-{n}" for n in (2, 3, 4, 5)]
-    again = await started(link)
-    await again.take([record(5), record(6)])
-    assert link.fetched == [(0, 2, 5)], "from then on the table says where it is"
-
-
-async def test_what_is_never_delivered_is_fetched_from_the_start(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FETCH_AFTER_S", 0.0)
-    link.end, link.mine = 3, {1}
-    alerter = await started(link)
-    await alerter.sweep(0)
-    await alerter.sweep(0)
-    assert link.fetched == [(1, 0, 3)]
-    assert len(link.statuses()) == 3
-
-
-async def test_what_is_lost_at_the_end_is_fetched_too(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    link.mine = {0}
-    alerter = await started(link)
-    await alerter.take([record(0)])
-    link.end = 3
-    await alerter.sweep(0)
-    assert link.fetched == []
-    monkeypatch.setattr(module, "_FETCH_AFTER_S", 0.0)
-    await alerter.sweep(0)
-    assert link.fetched == [(0, 1, 3)]
-    assert len(link.alerts) == 3
-    await alerter.sweep(0)
-    assert link.fetched == [(0, 1, 3)]
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -363,54 +196,6 @@ async def test_a_sweep_stores_the_cursor_before_it_drops(link: Fake) -> None:
     again = await started(link)
     await again.take([record(0, payload(0, alert=True)), record(1, payload(1, anomaly=False))])
     assert len(link.alerts) == 2
-
-
-async def test_a_partition_whose_records_never_arrive_is_an_error(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    alerter = await started(link)
-    await alerter.take([record(0)])
-    link.end = 9
-    await alerter.sweep(0)
-    monkeypatch.setattr(module, "_STALLED_S", 0.0)
-    await alerter.take([record(1)])  # it moves after all
-    monkeypatch.setattr(module, "_STALLED_S", 60.0)
-    await alerter.sweep(0)
-    monkeypatch.setattr(module, "_STALLED_S", 0.0)
-    with pytest.raises(StalledError, match="anomalies-0: nothing was delivered for"):
-        await alerter.sweep(0)
-
-
-async def test_a_topic_that_was_made_again_is_named(link: Fake) -> None:
-    alerter = await started(link)
-    await alerter.take([record(0), record(1)])
-    link.end = 2
-    await alerter.sweep(0)
-    assert alerter.problem() is None
-    link.end = 1
-    await alerter.sweep(0)
-    assert "anomalies-0 ends at 1, but was read up to 2: was the topic made again?" in (alerter.problem() or "")
-
-
-async def test_what_kafka_does_not_do_is_a_problem_until_it_does(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STUCK_S", 0.0)
-    monkeypatch.setattr(module, "_BACKOFF_S", (0.01,))
-    alerter = await started(link)
-    link.fail_at = set(range(1000))
-    taking = asyncio.create_task(alerter.take([record(0)]))
-    await asyncio.wait([taking], timeout=0.05)
-    assert alerter.problem() == "Kafka does not acknowledge alerts (no leader)"
-    link.fail_at = set()
-    await taking
-    assert alerter.problem() is None
-
-
-async def test_waiting_for_kafka_is_not_a_standstill(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    alerter = await started(link)
-    await alerter.take([record(0)])
-    link.end = 9
-    await alerter.sweep(0)
-    monkeypatch.setattr(module, "_STALLED_S", 0.0)
-    monkeypatch.setattr(module, "_LOOK_S", 0.0)  # as if this sweep came long after the one before
-    await alerter.sweep(0)
 
 
 async def test_damaged_rows_are_left_out(link: Fake, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,14 +1,12 @@
-"""The life of a worker, in this process, over a Kafka that is played: sessions, assignments, and how it ends."""
+"""The life of a worker, in this process, over a Kafka that is played: sessions, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-import msgspec
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced, UnknownMemberIdError
+from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
 from stream_gru.errors import (
     BrokerError,
@@ -20,27 +18,11 @@ from stream_gru.errors import (
 )
 from stream_gru.kafka.pulse import SILENT_S, Pulse
 from stream_gru.models import bundle
-from stream_gru.protocol.guard import Guard, handed_over
+from stream_gru.protocol.guard import handed_over
 from stream_gru.settings import Kafka
 from stream_gru.stores.memory import MemoryStore
 from stream_gru.worker import worker as module
-from tests.support.one_worker import TOPIC, Play, World, player
-
-CLIENTS = {"cluster", "publisher", "commits", "consumer"}
-FIRST, SECOND = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
-
-
-@pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Play:
-    return player(monkeypatch)
-
-
-@pytest.fixture
-def world() -> World:
-    made = World()
-    made.add(30, 0)
-    made.add(20, 1)
-    return made
+from tests.support.one_worker import CLIENTS, FIRST, TOPIC, Play, World
 
 
 async def test_a_worker_scores_stores_commits_and_hands_over(world: World, play: Play) -> None:
@@ -281,23 +263,6 @@ async def test_a_topic_that_is_gone_is_waited_for_and_one_made_again_ends_it(wor
             await stage.ended()
 
 
-async def test_what_a_callback_of_the_consumer_raises_ends_it(
-    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with play(world, state={"checkpoint_interval_s": 3600}) as stage:  # no other task meets it
-        await stage.until(lambda: len(world.ids("forecasts")) == 50)
-
-        async def fail(*_: Any) -> None:
-            raise ValueError("a bug")
-
-        monkeypatch.setattr("stream_gru.worker.checkpoint.Checkpointer.checkpoint", fail)
-        consumer = world.consumer
-        assert consumer is not None
-        await consumer.take(FIRST)
-        with pytest.raises(ValueError, match="a bug"):
-            await stage.ended()
-
-
 async def test_outputs_that_are_not_acknowledged_are_no_readiness(
     world: World, play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,67 +284,6 @@ async def test_outputs_that_are_not_acknowledged_are_no_readiness(
         assert stage.worker._unsent(publisher) is None  # type: ignore[arg-type]
 
 
-async def test_what_is_taken_away_is_stored_handed_over_and_dropped(world: World, play: Play) -> None:
-    async with play(world, state={"checkpoint_interval_s": 3600}) as stage:
-        await stage.until(lambda: len(world.ids("forecasts")) == 50)
-        engine, consumer = stage.worker._parts.engine, world.consumer  # type: ignore[union-attr] # it is connected
-        assert consumer is not None
-        assert len(engine.arena) == 4
-        await consumer.take(FIRST)
-        assert world.committed[FIRST] == 30
-        assert SECOND not in world.committed
-        assert len(engine.arena) == 2
-        left = await stage.left(0)
-        assert (left.offset, left.reading) == (30, "")
-        world.add(5, 0)
-        await consumer.give([FIRST])
-        await stage.until(lambda: len(world.ids("forecasts")) == 55)
-
-
-async def test_what_is_taken_away_while_it_is_restored_is_given_up(
-    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, answers, assign = asyncio.Event(), asyncio.Event(), MemoryStore.assign
-
-    async def slow(self: MemoryStore, *args: Any) -> Any:
-        asked.set()
-        await answers.wait()
-        return await assign(self, *args)
-
-    monkeypatch.setattr(MemoryStore, "assign", slow)
-    async with play(world) as stage:
-        await stage.until(asked.is_set)
-        consumer = world.consumer
-        assert consumer is not None
-        await consumer.take(FIRST)
-        assert stage.parts["assignment"] == f"{TOPIC}-1: being restored"
-        answers.set()
-        await stage.until(lambda: stage.worker.health.ready)
-        assert [live.tp for live in stage.lives] == [SECOND]
-
-
-async def test_a_partition_that_another_took_is_dropped_and_the_group_is_asked(world: World, play: Play) -> None:
-    async with play(world) as stage:
-        await stage.scored()
-        first = next(live for live in stage.lives if live.tp == FIRST)
-        await stage.left(0)  # a fence
-        await stage.until(lambda: first not in stage.lives)
-        await stage.until(lambda: len(stage.lives) == 2)
-        world.add(10)
-        await stage.scored()
-        assert len(world.ids("forecasts")) == 60, "nothing twice"
-
-        world.refused.append(UnknownMemberIdError())
-        await stage.left(0)
-        await stage.until(lambda: "waiting for the group" in (stage.parts["assignment"] or ""))
-        assert [live.tp for live in stage.lives] == [SECOND]
-        consumer = world.consumer
-        assert consumer is not None
-        await consumer.take(FIRST)
-        await consumer.give([FIRST])
-        await stage.until(lambda: stage.worker.health.ready)
-
-
 async def test_offsets_without_records_are_passed_over(world: World, play: Play) -> None:
     async with play(world) as stage:
         await stage.scored()
@@ -395,68 +299,6 @@ async def test_a_position_that_nobody_sets_is_not_waited_for(world: World, play:
         await stage.until(lambda: world.asked >= 2)
         world.add(20, 1)
         await stage.scored()
-
-
-async def test_word_is_left_of_what_is_scored_and_suspects_are_read_alone(
-    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = "suspects"
-    async with play(world, name=name) as stage:
-        await stage.scored()
-        await stage.stop()
-        guard = Guard().tries(30, 39)
-        left = await stage.left()
-        await stage.store.mark(stage.at(0), "nobody", str(guard))  # refused: not the owner
-        assert left.reading == ""
-        owner = "dead"
-        identity = left.identity
-        assert identity is not None
-        await stage.store.assign(stage.at(0), owner, identity)
-        await stage.store.mark(stage.at(0), owner, str(guard))
-    world.add(10)
-    batches: list[int] = []
-    async with play(world, name=name) as stage:
-        observe = stage.worker.metrics.batch.observe
-
-        def noting(size: int) -> None:
-            batches.append(size)
-            observe(size)
-
-        monkeypatch.setattr(stage.worker.metrics.batch, "observe", noting)
-        await stage.scored()
-        assert batches == [1] * 10
-        await stage.stop()
-        assert (await stage.left()).reading == ""
-
-
-async def test_suspects_of_one_partition_are_acquitted_before_those_of_another_are_tried(
-    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A crash at the second one's would be blamed on the last record of the first, which no checkpoint covers yet."""
-    name = "two-suspects"
-    async with play(world, name=name) as stage:
-        await stage.scored()
-        await stage.stop()
-        for partition, first in ((0, 30), (1, 20)):
-            identity = (await stage.left(partition)).identity
-            assert identity is not None
-            await stage.store.assign(stage.at(partition), "dead", identity)
-            await stage.store.mark(stage.at(partition), "dead", str(Guard().tries(first, first + 4)))
-    world.add(5, 0)
-    world.add(5, 1)
-    trying: list[tuple[int, int | None]] = []
-    mark = MemoryStore.mark_soon
-
-    async def noting(self: MemoryStore, words: Any) -> None:
-        for partition, _, word in words:
-            tried = msgspec.json.decode(word, type=Guard).trying
-            trying.append((partition.partition, None if tried is None else tried.first))
-        await mark(self, words)
-
-    monkeypatch.setattr(MemoryStore, "mark_soon", noting)
-    async with play(world, name=name, state={"checkpoint_interval_s": 3600}) as stage:
-        await stage.until(lambda: len(set(world.ids("forecasts"))) == 60)
-    assert trying[: trying.index((1, 20))] == [*((0, offset) for offset in range(30, 35)), (0, None)]
 
 
 async def test_a_reload_is_the_groups_and_begins_afresh(world: World, play: Play) -> None:
