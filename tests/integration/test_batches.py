@@ -22,13 +22,13 @@ from stream_gru.settings import Input, Settings
 from stream_gru.tools.embedded import KafkaServer
 from stream_gru.tools.processes import Child
 from stream_gru.training import data
-from tests.integration.test_worker import NOW, reading
 from tests.support import raw_batches as raw
 from tests.support.check import check
 from tests.support.progress import drained
 from tests.support.reading import read
 from tests.support.waiting import eventually
 from tests.support.workers import crew
+from tests.support.writing import NOW, reading
 
 
 async def produce(settings: Settings, codec: str | None, values: Sequence[bytes]) -> None:

@@ -32,7 +32,7 @@ from stream_gru.tools.processes import Child, wait_until
 from stream_gru.tools.stage import Stage
 from stream_gru.tools.view import View
 from stream_gru.training.fleet import Label
-from tests.unit.tools.test_scorecard import output
+from tests.support.outputs import output
 
 # Ctrl-C is ignored in what a job in the background starts.
 PROGRAM = [

@@ -20,11 +20,12 @@ from stream_gru.models import bundle
 from stream_gru.settings import Input, Settings
 from stream_gru.tools.embedded import free_port
 from stream_gru.tools.feed import Feed
-from tests.integration.test_tools import command, put
+from tests.support.command_line import command
 from tests.support.load import Load
 from tests.support.pages import get
 from tests.support.progress import drained
 from tests.support.workers import crew
+from tests.support.writing import put
 
 N = 120
 TIMES: Ints = 1_700_000_000_000 + 60_000 * np.arange(N)

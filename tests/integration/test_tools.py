@@ -6,16 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
-from typer.testing import CliRunner, Result
 
 from stream_gru.cli.replay import replay
 from stream_gru.cli.simulate import simulate
@@ -32,18 +28,8 @@ from stream_gru.tools.processes import wait_until
 from stream_gru.tools.simulate import Simulation
 from stream_gru.tools.simulate import simulate as send
 from stream_gru.training.fleet import Label
-
-
-def command(function: Callable[..., None], settings: Settings, *arguments: object) -> Result:
-    """Run one command of the command line against the topics of `settings`."""
-    app = typer.Typer()
-    app.command()(function)
-    flags = [f"kafka.bootstrap_servers={settings.kafka.bootstrap_servers}"]
-    topics = {**settings.topics.model_dump(mode="json"), "readings": list(settings.topics.readings)}
-    flags += [f"topics.{name}={json.dumps(value)}" for name, value in topics.items()]
-    flags += [f"input.values={json.dumps(list(settings.input.values))}"]
-    given = [part for flag in flags for part in ("--set", flag)]
-    return CliRunner().invoke(app, [*map(str, arguments), *given], catch_exceptions=False)
+from tests.support.command_line import command
+from tests.support.writing import put
 
 
 async def records(settings: Settings, topic: str) -> list[Any]:
@@ -54,12 +40,6 @@ async def records(settings: Settings, topic: str) -> list[Any]:
         while len(found) < left:
             found += [r for batch in (await consumer.getmany(timeout_ms=200)).values() for r in batch]
     return found
-
-
-async def put(settings: Settings, topic: str, messages: list[tuple[bytes | None, bytes]]) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers) as producer:
-        for key, value in messages:
-            await producer.send_and_wait(topic, value, key)
 
 
 def output(series: str, n: int) -> bytes:

@@ -19,13 +19,9 @@ from tests.support.load import Load
 from tests.support.progress import drained
 from tests.support.reading import read
 from tests.support.workers import crew
+from tests.support.writing import NOW, reading
 
-NOW = int(time.time() * 1000)  # older records would be gone by retention at once
 STAMP = b'"timestamp": %d' % NOW
-
-
-def reading(value: object, timestamp: object = NOW, **more: object) -> bytes:
-    return json.dumps({"timestamp": timestamp, "value": value, **more}).encode()
 
 
 BAD: list[tuple[bytes | None, bytes | None, str]] = [

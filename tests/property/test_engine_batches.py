@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from stream_gru.columns import Forecasts, Level, Readings
 from stream_gru.engine.engine import Engine
 from stream_gru.settings import Detector, Gaps
+from tests.support.batching import run
 
 _ODD = [0.0, 1.0, 1.0, -3.5, 1e9, 1e30, -1e30, 1e-30, float("nan")]
 
@@ -50,18 +50,6 @@ def logs(draw: st.DrawFn) -> tuple[Readings, list[int]]:
     timestamp = 1_700_000_000_000 + np.cumsum(gap) - rng.choice([0, 0, 0, 10**5, 10**6], n)
     cuts = sorted(draw(st.lists(st.integers(0, n), max_size=6)))
     return Readings(series, np.arange(n), timestamp, value), cuts
-
-
-def run(engine: Engine, log: Readings, cuts: list[int]) -> Forecasts:
-    """Step fresh series through `log`, batch by batch."""
-    for partition in engine.arena.partitions:
-        engine.arena.close(partition)
-    engine.arena.open(0)
-    slots = engine.arena.admit(0, [b"%d" % s for s in range(int(log.slot.max()) + 1)])
-    log = replace(log, slot=slots[log.slot])
-    bounds = [0, *cuts, len(log)]
-    parts = [engine.step(log.take(slice(a, b))) for a, b in itertools.pairwise(bounds) if a < b]
-    return Forecasts(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Forecasts)))
 
 
 def assert_same(one: Forecasts, other: Forecasts, y: np.ndarray) -> None:

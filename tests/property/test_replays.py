@@ -10,7 +10,7 @@ import pytest
 from stream_gru.columns import Forecasts, Readings
 from stream_gru.engine.engine import Engine
 from stream_gru.settings import Detector
-from tests.property.test_engine_batches import run
+from tests.support.batching import run
 from tests.support.check import NEAR_THRESHOLD, OUTPUT_CLOSE
 
 SERIES, TICKS = 32, 34

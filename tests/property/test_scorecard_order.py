@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_gru.tools.scorecard import Scorecard
-from tests.unit.tools.test_scorecard import output
+from tests.support.outputs import output
 
 
 @given(st.data())

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from typer.testing import CliRunner
 
-from stream_gru.cli import app
 from stream_gru.engine.engine import Engine
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
+from tests.support.command_line import stream_gru
 
 
 def test_sizes_errors_and_ratios(tmp_path: Path) -> None:
@@ -22,10 +21,8 @@ def test_sizes_errors_and_ratios(tmp_path: Path) -> None:
     file = tmp_path / "h.csv"
     wave = np.sin(np.arange(400) / 5)
     file.write_text("\n".join(["t,v", *(f"{1_700_000_000 + 60 * i},{v:.5f}" for i, v in enumerate(wave))]))
-    asked = ["bench", "bundles", str(tmp_path / "tiny"), "--file", str(file), "--time", "t", "--value", "v", "--json"]
-    result = CliRunner().invoke(app, asked)
-    assert result.exit_code == 0, result.output
-    rows = json.loads(result.stdout)
+    asked = ["bench", "bundles", tmp_path / "tiny", "--file", file, "--time", "t", "--value", "v", "--json"]
+    rows = json.loads(stream_gru(*asked).stdout)
     shipped, tiny = rows.values()
     assert list(rows) == [bundle.load().name, made.name]
     assert shipped["ratio"] == 1

@@ -18,6 +18,7 @@ from stream_gru.evaluation import output
 from stream_gru.evaluation.suite import Suite
 from stream_gru.evaluation.tables import Table
 from tests.support import evaluation_data
+from tests.support.command_line import stream_gru
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(*arguments: object) -> Any:
-    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result
+    return stream_gru("evaluate", *arguments)
 
 
 def rows(report: dict[str, Any], title: str) -> dict[str, dict[str, Any]]:

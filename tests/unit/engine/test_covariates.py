@@ -20,6 +20,7 @@ from stream_gru.models.context import Context
 from stream_gru.models.network import Network
 from stream_gru.settings import Input, Model, Settings
 from stream_gru.worker.worker import Worker
+from tests.support.command_line import stream_gru
 
 N = 40
 TIMES = 1_700_000_000_000 + np.arange(N) * 60_000
@@ -98,8 +99,7 @@ def test_a_backtest_reads_them_from_columns(wanting: Path, tmp_path: Path) -> No
     model = ["--set", f"model.bundle={wanting}", "--set", "model.device=cpu"]
 
     def run(*more: str) -> np.ndarray:
-        result = CliRunner().invoke(app, [*options, *model, *more], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
+        stream_gru(*options, *model, *more)
         return pl.read_parquet(tmp_path / "h.parquet")["yhat"].to_numpy()
 
     expected = score(wanting, value, extras)

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from stream_gru.cli import app
 from stream_gru.engine.engine import Engine
 from stream_gru.errors import StreamGruError
+from tests.support.command_line import stream_gru
 
 COLUMNS = [
     *("series", "timestamp", "y", "yhat", "yhat_lower", "yhat_upper", "anomaly_score", "anomaly_grade"),
@@ -32,11 +31,7 @@ def write(file: Path, n: int = 300, seed: int = 0, spike: int | None = 250) -> n
 
 
 def backtest(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["backtest", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+    return stream_gru("backtest", *arguments).output
 
 
 def test_one_table_a_file_with_the_output_record(tmp_path: Path) -> None:

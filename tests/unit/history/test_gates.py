@@ -17,6 +17,7 @@ from stream_gru.engine.engine import Engine
 from stream_gru.errors import BundleError, DataError
 from stream_gru.history import gates as tool
 from stream_gru.history.files import History
+from tests.support.command_line import stream_gru
 from tests.support.gating import MINUTE, engine, plain, readings
 
 
@@ -67,11 +68,7 @@ def write(file: Path, n: int = 400, shift: float = 8.0) -> Path:
 
 
 def command(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["gates", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    return stream_gru("gates", *arguments).stdout
 
 
 def of(file: Path, *more: object) -> list[object]:

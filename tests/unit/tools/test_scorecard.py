@@ -1,30 +1,8 @@
 from __future__ import annotations
 
-from stream_gru.records.output import OutputRecord
 from stream_gru.tools.scorecard import LONGEST_MS, Detection, Scorecard, detection
 from stream_gru.training.fleet import Label
-
-
-def output(
-    offset: int, *, flag: bool = False, level: str = "", series: str = "a", at: int | None = None
-) -> OutputRecord:
-    return OutputRecord(
-        series=series,
-        timestamp=offset if at is None else at,
-        y=1.0,
-        yhat=1.0,
-        yhat_lower=0.0,
-        yhat_upper=2.0,
-        anomaly_score=1.5 if flag else 0.5,
-        anomaly_grade=0.0,
-        is_anomaly=flag,
-        alert=flag,
-        alert_score=0.0,
-        level=level or ("anomaly" if flag else "normal"),
-        forecast=(),
-        model="light",
-        id=f"my-readings-0-{offset}",
-    )
+from tests.support.outputs import output
 
 
 def test_answers_before_and_after_their_readings_count_once() -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from stream_gru.cli import app
 from stream_gru.detection.alert import Limits
 from stream_gru.engine.engine import Engine
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
 from stream_gru.training import calibrate, clean
+from tests.support.command_line import stream_gru
 
 LIGHT = Path("light")
 PLAN = calibrate.Plan(series=300, readings=1500, seed=5)
@@ -69,17 +68,14 @@ def test_other_series_give_about_as_many_alerts_as_were_asked_for(limits: Limits
 
 def test_a_dry_run_leaves_the_bundle_alone(folder: Path) -> None:
     before = bundle.load(folder).digest
-    arguments = ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--dry-run"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
+    result = stream_gru("calibrate", folder, "--series", 100, "--readings", 1500, "--dry-run")
     assert "alerts" in result.output
     assert bundle.load(folder).digest == before
 
 
 def test_thresholds_are_written_into_the_bundle_and_served(folder: Path) -> None:
     before = bundle.load(folder)
-    result = CliRunner().invoke(app, ["calibrate", str(folder), "--series", "100", "--readings", "1500", "--json"])
-    assert result.exit_code == 0, result.output
+    result = stream_gru("calibrate", folder, "--series", 100, "--readings", 1500, "--json")
     report = json.loads(result.stdout[result.stdout.index('{"alarms"') :])
     assert [row["sensitivity"] for row in report["check"]] == [0.01, 1.0]
     after = bundle.load(folder)

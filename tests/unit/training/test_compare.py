@@ -15,6 +15,7 @@ from stream_gru.training.fit import Fitted, fit
 from stream_gru.training.objective import evaluate
 from stream_gru.training.prepare import prepare
 from stream_gru.training.recipe import Recipe
+from tests.support.command_line import stream_gru
 from tests.support.comparing import HOUR_MS, NETWORKS, SMALL, waves
 
 
@@ -93,9 +94,7 @@ def test_the_command_prints_one_object(tmp_path: Path) -> None:
         str(tmp_path / "all.json"),
     ]
     arguments += [part for change in changes for part in ("--set", change)]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
+    result = json.loads(stream_gru(*arguments).stdout)
     assert list(result["models"]) == ["tiny", "rnn"]
     assert result["models"]["tiny"]["size"]["state"] == 16
     assert len(result["trials"]) == 2

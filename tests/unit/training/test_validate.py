@@ -24,6 +24,7 @@ from stream_gru.training.fit import Fitted
 from stream_gru.training.prepare import prepare
 from stream_gru.training.rolling import Origins, Track
 from stream_gru.training.validate import Block, Score
+from tests.support.command_line import stream_gru
 
 SMALL = {
     "network.hidden": 4,
@@ -34,11 +35,6 @@ SMALL = {
     "plan.check_every": 2,
     "plan.warm_up": 1,
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def series(n: int, seed: int = 0, begin: int = 0, name: str = "s", feature: int = 0) -> Series:
@@ -313,11 +309,7 @@ def write(folder: Path, n: int = 500) -> list[str]:
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    return stream_gru(*arguments).stdout
 
 
 def test_the_command_prints_folds_and_origins(tmp_path: Path) -> None:

@@ -26,11 +26,6 @@ INPUTS, HIDDEN, SERIES, TIME = 5, 8, 6, 40
 Kind = TypeVar("Kind", bound=nn.Module)
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def inputs(time: int = TIME, width: int = INPUTS) -> Tensor:
     return torch.randn(time, SERIES, width)
 

@@ -19,11 +19,6 @@ from stream_gru.models.network import Network, compose
 INPUTS, HIDDEN, SERIES, TIME = 5, 8, 6, 40
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def inputs(time: int = TIME) -> Tensor:
     return torch.randn(time, SERIES, INPUTS)
 

@@ -32,11 +32,6 @@ MAKERS: dict[str, Callable[[int], Block]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def drawn(block: Block) -> Block:
     """All weights at random, those that begin as 0 too, and as it is served."""
     for weight in block.parameters():

@@ -17,11 +17,6 @@ INPUTS, HIDDEN, SERIES, TIME = 5, 8, 7, 30
 OPEN, SHUT = 200.0, -200.0  # biases at which a sigmoid is 1 and 0
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @torch.no_grad()
 def gru_of(theirs: nn.Module) -> GRU:
     """The same GRU as torch's: it has a second bias for each gate, which adds up with the first."""

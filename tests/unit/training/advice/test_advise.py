@@ -18,6 +18,7 @@ from stream_gru.training.advice import advise, seasons, trial
 from stream_gru.training.advice.traits import Traits, beat, grid, measure, noise, runs, told, wander
 from stream_gru.training.fit import fit
 from stream_gru.training.recipe import load
+from tests.support.command_line import stream_gru
 
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
@@ -338,11 +339,10 @@ def test_the_command_writes_a_recipe_and_says_what_to_do(tmp_path: Path) -> None
     file, out = tmp_path / "waves.csv", tmp_path / "recipe.toml"
     file.write_text("\n".join(["t,v", *(f"{i * HOUR_MS},{v}" for i, v in enumerate(wave(24, 3000)))]))
     arguments = ["advise", str(file), "--time", "t", "--value", "v", "--out", str(out)]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
+    done = stream_gru(*arguments)
     assert "fine-tune" in done.stdout
     assert f"--recipe {out} --out" in done.stdout
-    shown = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    shown = json.loads(stream_gru(*arguments, "--json").stdout)
     assert shown["traits"]["period"] == 24
     assert load(out).model_dump(mode="json") == shown["recipe"]
     assert shown["tried"] is None

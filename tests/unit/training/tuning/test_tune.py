@@ -11,9 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from stream_gru.cli import app
 from stream_gru.engine.engine import Engine
 from stream_gru.errors import BundleError, SettingsError, StreamGruError, TrainingError
 from stream_gru.models import bundle
@@ -26,6 +24,7 @@ from stream_gru.training.tuning import study as studies
 from stream_gru.training.tuning.space import Choice, Range
 from stream_gru.training.tuning.study import Search
 from stream_gru.training.tuning.tune import Found, Tried
+from tests.support.command_line import stream_gru
 
 BASE = recipe.load(
     None,
@@ -42,11 +41,6 @@ BASE = recipe.load(
 )
 SIZES: space.Space = {"hidden": Choice((2, 3, 4, 6)), "learning_rate": Range(1e-3, 1e-1)}
 Loss = Callable[[recipe.Recipe, int], float]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def history(n: int = 600) -> History:
@@ -358,10 +352,7 @@ def write(folder: Path) -> list[str]:
 
 
 def run(*arguments: str) -> tuple[str, str]:
-    result = CliRunner().invoke(app, list(arguments))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
+    result = stream_gru(*arguments)
     return result.stdout, result.stderr
 
 
