@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 MINUTES ?= 60
 SEED ?= 1
 
-.PHONY: help demo test check format chaos nemesis bench clean
+.PHONY: help demo test test-fast coverage check format chaos nemesis bench clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,12 @@ demo: $(READY) ## Simulated sensors, a broker, a Redis, a worker and a live view
 
 test: $(READY) check ## All checks and tests but the long faults; KAFKA_HOME=DIR tests against Apache Kafka
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not chaos' -n 3 --dist worksteal $(ARGS)
+
+test-fast: $(READY) ## The tests that need no server and are quick: a minute on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not (integration or chaos or slow)' -n 2 --dist worksteal $(ARGS)
+
+coverage: ## The same, and which lines and branches they reach; fails below what was reached before
+	$(MAKE) test-fast ARGS='--cov --cov-report=term $(ARGS)'
 
 check: $(READY) ## Lint, format, types, and which room may import which
 	$(BIN)/ruff check .

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 PARTITIONS = 4
 INTEGRATION = Path(__file__).parent / "integration"
+SERVERS = {"kafka", "redis_server", "_broker", "_store"}  # fixtures; the latter two are those of the fault tests
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if INTEGRATION in item.path.parents:
+        if INTEGRATION in item.path.parents or SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("integration")
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -52,20 +53,20 @@ def redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
         yield Started()
 
 
-@pytest.fixture(params=sorted(INSTALLED))
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.integration) for name in sorted(INSTALLED)])
 def any_redis(request: pytest.FixtureRequest, redis_servers: dict[str, RedisServer]) -> RedisServer:
     """One Redis after the other."""
     return redis_servers[request.param]
 
 
-def _kinds() -> list[str]:
+def _kinds() -> list[Any]:
     """Every store there is; those in Redis once for each Redis."""
-    kinds: list[str] = []
+    kinds: list[Any] = []
     for scheme, module in stores.schemes().items():
         if module != "redis":
-            kinds.append(scheme)
+            kinds.append(pytest.param(scheme))
         elif scheme == "redis":
-            kinds += [f"redis-{name}" for name in sorted(INSTALLED)]
+            kinds += [pytest.param(f"redis-{name}", marks=pytest.mark.integration) for name in sorted(INSTALLED)]
     return kinds
 
 

@@ -22,6 +22,7 @@ from tests.support.freezing import freeze
 
 IDENTITY = Identity(topic_id="T-1", partitions=4, buckets=16, model="digest", row="1")
 OK, FENCED = Outcome.OK, Outcome.FENCED
+pytestmark = pytest.mark.integration
 
 
 @asynccontextmanager
