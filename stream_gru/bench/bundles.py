@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stream_gru.engine.engine import Engine
+import torch
+
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle as stored
 from stream_gru.training.comparison import cost
 from stream_gru.training.data.series import History
@@ -22,6 +24,7 @@ def run(folders: Sequence[Path], history: History, tell: Callable[[str], None] =
     ahead, cold start included. The timings take turns, and a ratio is the median of those of each turn: machines are
     noisy."""
     bundles = [stored.load(), *map(stored.load, folders)]
+    torch.set_num_threads(1)  # as a worker has it
     tell("the time of a step")
     tasks = {one.name: cost.engine_step(one.description, one.forecaster, _BATCH) for one in bundles}
     seconds = cost.interleaved(tasks, _ROUNDS, cost.clock("cpu", 1))
@@ -32,7 +35,7 @@ def run(folders: Sequence[Path], history: History, tell: Callable[[str], None] =
         (block,) = by_origins(history, folder, Origins(blocks=1), device="cpu")
         rows[one.name] = {
             "parameters": cost.parameters(one.forecaster),
-            "row_bytes": Engine(folder, capacity=1, device="cpu").layout.row_bytes,
+            "row_bytes": Stepper(folder, capacity=1, device="cpu").layout.row_bytes,
             "readings_per_s": round(_BATCH / cost.median(seconds[one.name])),
             "ratio": round(cost.median([a / b for a, b in zip(own, seconds[one.name], strict=True)]), 3),
             "error": dict(zip(block.score.steps, block.score.error, strict=True)),

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from stream_gru.bench.deviation import Case, Event, baseline, compare, unusual
 from stream_gru.columns import Bools, Floats, Forecasts, Readings
 from stream_gru.engine import gates
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import DataError
 from stream_gru.history import backtest
 from stream_gru.history.files import History
@@ -107,7 +108,8 @@ def _signals(
     bundle: Path | None, series: Mapping[str, History]
 ) -> Iterator[tuple[str, Bools, dict[str, Floats], dict[str, Floats]]]:
     """Of each series: which readings were stepped, and of those T the signals (T,) and the gates (T, units)."""
-    engine = Engine(bundle, capacity=len(series), device="cpu")
+    torch.set_num_threads(1)  # as a worker has it
+    engine = Stepper(bundle, capacity=len(series), device="cpu")
     readings = backtest.admit(engine, list(series.values()))
     forecasts, found = trace(engine, readings, lambda gate: gate)
     first = 0
@@ -209,9 +211,10 @@ def _changes(bundle: Path | None, kind: str, seed: int) -> list[Case]:
 
 
 def cost(bundle: Path | None) -> dict[str, Any]:
-    """Readings a second of `Engine.step`, one thread, with and without the histograms of `metrics.gates`, by the size
+    """Readings a second of `Stepper.step`, one thread, with and without the histograms of `metrics.gates`, by the size
     of the batch; the best of some rounds."""
-    engine = Engine(bundle, capacity=2 * _BATCH, device="cpu")
+    torch.set_num_threads(1)  # as a worker has it
+    engine = Stepper(bundle, capacity=2 * _BATCH, device="cpu")
     engine.arena.open(1)
     slots = engine.arena.insert(1, [b"sensor-%06d" % i for i in range(_BATCH)])
     watches = {"without": None, "with": gates.Histograms(engine.bundle.forecaster.network, engine.device)}

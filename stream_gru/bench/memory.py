@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from stream_gru.columns import Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 
 FEW, MANY = 100_000, 1_000_000
 _BATCH = 8192
@@ -19,7 +20,8 @@ _BATCH = 8192
 
 def main() -> None:
     """Step every series once, at FEW series and at MANY; the slope is what one more series costs."""
-    engine = Engine(Path(sys.argv[1]) if len(sys.argv) > 1 else None, capacity=MANY, device="cpu")
+    torch.set_num_threads(1)  # as a worker has it
+    engine = Stepper(Path(sys.argv[1]) if len(sys.argv) > 1 else None, capacity=MANY, device="cpu")
     engine.arena.open(1)
     _grow(engine, 0, FEW)
     few = _resident()
@@ -28,7 +30,7 @@ def main() -> None:
     sys.stdout.write(json.dumps({"row_bytes": engine.layout.row_bytes, "rss_bytes_per_series": round(slope, 1)}) + "\n")
 
 
-def _grow(engine: Engine, first: int, last: int) -> None:
+def _grow(engine: Stepper, first: int, last: int) -> None:
     for start in range(first, last, _BATCH):
         n = min(_BATCH, last - start)
         keys = [b"plant-07/line-3/sensor-%09d" % i for i in range(start, start + n)]  # 32 bytes

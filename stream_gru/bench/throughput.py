@@ -237,10 +237,13 @@ async def _paced(settings: Settings, plan: Plan) -> np.ndarray[Any, Any]:
 
 
 def _engine(plan: Plan) -> float:
-    """Microseconds of a reading in `Engine.step` alone, on this process' one thread."""
-    from stream_gru.engine.engine import Engine
+    """Microseconds of a reading in `Stepper.step` alone, on this process' one thread."""
+    import torch
 
-    engine = Engine(plan.bundle, capacity=max(plan.series, 2 * _BATCH))
+    from stream_gru.engine.stepper import Stepper
+
+    torch.set_num_threads(1)
+    engine = Stepper(plan.bundle, capacity=max(plan.series, 2 * _BATCH))
     engine.arena.open(1)
     slots = engine.arena.insert(1, [b"sensor-%06d" % i for i in range(plan.series)])
     rng, spent, count = np.random.default_rng(0), 0.0, 0

@@ -78,16 +78,18 @@ def obvious(servers: str, topic: str, group: str, events: int, outputs: Outputs)
     import msgspec
     import numpy as np
     import redis.asyncio
+    import torch
 
     from stream_gru import codecs
     from stream_gru.columns import Readings
-    from stream_gru.engine.engine import Engine
+    from stream_gru.engine.stepper import Stepper
     from stream_gru.settings import Input
 
     app, count = _app(group, servers), Count(events)
     source, sink = (app.topic(name, value_serializer="raw") for name in (topic, outputs.topic))
     client = redis.asyncio.Redis.from_url(outputs.redis)
-    engine = Engine(capacity=1, device="cpu")
+    torch.set_num_threads(1)  # as a worker has it
+    engine = Stepper(capacity=1, device="cpu")
     codec = codecs.load(Input(), engine.steps)
     engine.arena.open(0)
     slot = engine.arena.insert(0, [b"the one"])

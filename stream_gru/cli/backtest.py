@@ -40,11 +40,12 @@ def backtest(
     assign: Assign = None,
 ) -> None:
     """Score history files as a worker would, without Kafka or Redis. An empty cell is a missing value."""
+    import torch
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
-    from stream_gru.engine.engine import Engine
+    from stream_gru.engine.stepper import Stepper
     from stream_gru.history import backtest as tool
     from stream_gru.models import bundle as bundles
 
@@ -59,16 +60,8 @@ def backtest(
             f"{', '.join(wanted)}"
         )
     tables = tool.read(files, time, values, key, columns)
-    engine = Engine(
-        loaded.model.bundle,
-        features=values,
-        capacity=sum(len(set(table.series)) for table in tables) or 1,
-        device=loaded.model.device,
-        threads=loaded.model.threads,
-        detector=loaded.detector,
-        horizons=loaded.model.horizons,
-        gaps=loaded.gaps,
-    )
+    torch.set_num_threads(loaded.model.threads)
+    engine = Stepper.of(loaded, features=values, capacity=sum(len(set(table.series)) for table in tables) or 1)
     console = Console(stderr=True)
     with Progress(console=console) as progress:
         task = progress.add_task("readings", total=sum(map(len, tables)))

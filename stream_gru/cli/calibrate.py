@@ -27,12 +27,14 @@ def calibrate(
     """
     if bundle is not None and not dry_run:
         outputs.folder(bundle, "BUNDLE")
+    import torch
     from rich.console import Console
     from rich.table import Table
 
     from stream_gru.training import calibrate as tool
 
     progress = Console(stderr=True)
+    torch.set_num_threads(1)  # as a worker has it
     plan = tool.Plan(series, readings, seed)
     progress.print(f"[dim]{series:,} series of {readings:,} readings ...[/dim]")
     limits = tool.measure(bundle, plan)

@@ -34,6 +34,7 @@ def evaluate(
     """
     if out is not None:
         outputs.folder(out)
+    import torch
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
@@ -46,6 +47,7 @@ def evaluate(
             raise typer.BadParameter("--plot draws into the folder of --out", param_hint="--plot")
         require()
     console = Console(stderr=True)
+    torch.set_num_threads(1)  # as a worker has it
     cases = suites.cases(suite, data, limit)
     columns = (SpinnerColumn(), *Progress.get_default_columns(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

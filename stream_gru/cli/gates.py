@@ -44,9 +44,10 @@ def gates(
 
     The series begins anew with the oldest reading that there is: workers are neither asked nor disturbed.
     """
+    import torch
     from rich.console import Console
 
-    from stream_gru.engine.engine import Engine
+    from stream_gru.engine.stepper import Stepper
     from stream_gru.history import gates as tool
 
     loaded, console = settings.load(config, flags(assign, bundle)), Console(stderr=True)
@@ -61,16 +62,8 @@ def gates(
     else:
         values = loaded.input.values
         history = _of_topic(loaded, series, topic, partition, console)
-    engine = Engine(
-        loaded.model.bundle,
-        features=values,
-        capacity=len(set(history.series)) or 1,
-        device=loaded.model.device,
-        threads=loaded.model.threads,
-        detector=loaded.detector,
-        horizons=loaded.model.horizons,
-        gaps=loaded.gaps,
-    )
+    torch.set_num_threads(loaded.model.threads)
+    engine = Stepper.of(loaded, features=values, capacity=len(set(history.series)) or 1)
     with console.status(f"stepping {len(history):,} readings"):
         result = tool.run(engine, history, out, series or (file.stem if file else ""), last=last, kind=kind.value)
     if as_json:

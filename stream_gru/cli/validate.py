@@ -107,7 +107,7 @@ def validate(
             share = after if after is not None else 0.0 if made else 1 - chosen.data.held_back
             where = origins.Origins(every or 1, folds, share, period)
             model = bundle if made else chosen
-            blocks = origins.by_origins(found, model, where, tell, device=device, threads=threads)
+            blocks = origins.by_origins(found, model, where, tell, device=device)
         else:
             pairs = list(tool.folds(found, folds, gap or 0, max_train_size))
             blocks = list(tool.by_folds(chosen, pairs, lambda k, now: tell(f"fold {k + 1}", now.progress), device))

@@ -94,6 +94,10 @@ class Arena:
         """Resident rows of one partition."""
         return len(self._slots[partition])
 
+    def names(self, partition: int) -> list[bytes]:
+        """The resident series of one partition, in the order in which they came."""
+        return list(self._slots[partition])
+
     def open(self, partition: int) -> None:
         """Take an assigned partition, without any rows."""
         if partition in self._slots:

@@ -1,397 +1,364 @@
-"""The model side, without Kafka or Redis: readings in, forecasts and scores out.
-
-A batch passes in waves, so that each series comes at most once a wave. The host decides from the heads of the rows
-which readings are applied; the device then steps the bodies of the features that are present: one gather, the straight
-line score -> features -> step -> forecast, one scatter.
-"""
+"""What users import: the model side by names and times, for notebooks and for embedding in other programs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, overload
 
+import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
-from torch import Tensor
+from narwhals.typing import IntoDataFrame
 
-from stream_gru import features, settings
-from stream_gru.columns import Bools, Floats, Forecasts, Ints, Level, Readings, waves
-from stream_gru.detection import alert, calibration, detector
-from stream_gru.engine import gaps, late
-from stream_gru.engine.arena import Arena
-from stream_gru.engine.frame import frame
-from stream_gru.engine.row import Layout
-from stream_gru.errors import BundleError, DataError, SettingsError
-from stream_gru.models import bundle as bundles
+from stream_gru import codecs, settings
+from stream_gru.columns import Floats, Forecasts, Ints, Readings
+from stream_gru.engine import saved, tables, times
+from stream_gru.engine.arena import ArenaFullError
+from stream_gru.engine.frame import frame, outlook
+from stream_gru.engine.recall import Recall
+from stream_gru.engine.row import as_bytes
+from stream_gru.engine.stepper import LARGEST_STEP, MAX_ABS_VALUE, Stepper
+from stream_gru.errors import DataError
+from stream_gru.models.bundle import Bundle
+from stream_gru.records.output import OutputRecord
 
-if TYPE_CHECKING:
-    from stream_gru.engine.gates import Watch
+Frame = TypeVar("Frame", bound=IntoDataFrame)
+Time = int | datetime | np.datetime64
 
-# A product of fewer rows takes another path through the BLAS and rounds differently; small batches are filled up, so
-# that a reading's result does not depend on its batch.
-_LEAST = 16
-_ANOMALY, _NORMAL = np.int8(Level.ANOMALY), np.int8(Level.NORMAL)
-_OWN = 0  # the partition of the series that `score` is given
-LARGEST_STEP = 1000
-MAX_ABS_VALUE = 1e30  # of a reading
+_OWN = 0  # the partition that all series are in
 
 
 class Engine:
-    """All series of one process: their rows in an arena, stepped by one set of weights."""
+    """Scores readings of any series as they come, and learns from them.
+
+    Parameters
+    ----------
+    bundle
+        A model: the name of one in the package (``"zero-shot"``, the default, or ``"light"``), a folder that
+        ``stream-gru train`` wrote, or a loaded one.
+    features
+        How many values a reading has, or their names. One is called ``value``, several ``value_1``, ``value_2``...
+    capacity
+        The most series that are held at once.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    detector, gaps
+        What to call an anomaly, and what to do about missing readings.
+    horizons
+        Farther steps to forecast at each reading, instead of the model's own, if it can forecast any step.
+
+    Raises
+    ------
+    BundleError
+        There is no such model, or it is damaged, or made for readings of another number of features.
+    SettingsError
+        The device is not there, or the model can't forecast the horizons.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import polars as pl
+    >>> from stream_gru import Engine
+    >>> minutes = np.arange(600)
+    >>> value = 20 + 5 * np.sin(minutes / 60) + np.random.default_rng(0).normal(0, 0.3, 600)
+    >>> value[500] += 10
+    >>> readings = pl.DataFrame({"timestamp": 1_763_800_000_000 + 60_000 * minutes, "value": value})
+    >>> engine = Engine("light")
+    >>> out = engine.score(readings.with_columns(series=pl.lit("pump-3")))
+    >>> out.filter("alert")["timestamp"].to_list() == [1_763_800_000_000 + 60_000 * 500]
+    True
+    """
 
     def __init__(
         self,
-        bundle: Path | bundles.Bundle | None = None,
+        bundle: str | Path | Bundle | None = None,
         *,
         features: int | Sequence[str] = 1,
         capacity: int = 1_000_000,
         device: str = "auto",
-        threads: int = 1,
         detector: settings.Detector | None = None,
         gaps: settings.Gaps | None = None,
         horizons: Sequence[int] = (),
     ) -> None:
-        """`bundle` is a folder or what was loaded from one, none: the one in the package. `features` is how many values
-        a reading has, or their names; `capacity` the most series held at once. `horizons` are the farther steps to
-        forecast instead of the bundle's own, if it can forecast any; the one that detection waits for is always among
-        them.
+        self._stepper = Stepper(
+            Path(bundle) if isinstance(bundle, str) else bundle,
+            features=features,
+            capacity=capacity,
+            device=device,
+            detector=detector,
+            gaps=gaps,
+            horizons=horizons,
+        )
+        self._clear()
 
-        Raises `BundleError`, and `SettingsError` for the device or the horizons.
-        """
-        self.device = _device(device)
-        self.features = _names(features)
-        self.capacity = capacity
-        self.detector = detector or settings.Detector()
-        self._asked = horizons
-        self.gaps = gaps or settings.Gaps()
-        self.watch: Watch | None = None  # looks on at each step
-        self._scored = 0  # readings that `score` was given
-        torch.set_num_threads(threads)
-        self._take(bundle if isinstance(bundle, bundles.Bundle) else bundles.load(bundle))
-
-    def reload(self, bundle: Path | bundles.Bundle | None) -> None:
-        """Take another model. Every row starts anew: what was resident is dropped, open partitions stay open."""
-        loaded = bundle if isinstance(bundle, bundles.Bundle) else bundles.load(bundle)
-        partitions = self.arena.partitions
-        self._take(loaded)
-        for partition in partitions:
-            self.arena.open(partition)
+    def _clear(self) -> None:
+        self._arena = self._stepper.arena
+        if _OWN in self._arena.partitions:
+            self._arena.close(_OWN)
+        self._arena.open(_OWN)
+        self._stepper.tape = self._recall = Recall(self._arena.bodies.view(-1, self._stepper.layout.width))
+        self._scored = 0  # readings
 
     @property
-    def memory(self) -> int:
-        """Bytes that the resident rows and the weights take on the device."""
-        if self.device.type == "cuda":
-            return torch.cuda.memory_allocated(self.device)
-        weights = sum(weight.numel() * weight.element_size() for weight in self._forecaster.parameters())
-        return len(self.arena) * self.layout.row_bytes + weights
-
-    def require(self, bundle: bundles.Bundle) -> None:
-        """Raises `BundleError` or `SettingsError` where `bundle` can't do what is asked of this engine's."""
-        scaled = len(bundle.description.scaling.loc)
-        if scaled not in (0, 1, len(self.features)):
-            raise BundleError(f"{bundle.name} scales {scaled} features; the readings have {len(self.features)}")
-        _horizons(self._asked, bundle)
-
-    def _take(self, bundle: bundles.Bundle) -> None:
-        self.require(bundle)  # before anything has changed
-        self._horizons = _horizons(self._asked, bundle)
-        self.bundle = bundle
-        self._ahead = torch.tensor(self.steps, dtype=torch.float32, device=self.device)[:, None]
-        self._forecaster = bundle.forecaster.to(self.device)
-        self._levels = torch.tensor(self._forecaster.levels, device=self.device)[:, None]
-        self._watched = detector.Constants.on(self.device, self.detector.direction)
-        network, description = self._forecaster.network, bundle.description
-        self.limits = description.alarms or alert.DEFAULT
-        lead = 3 * self._horizons.index(description.lead)
-        self._lead = slice(lead, lead + 1)  # of the forecasts at horizons: the median that detection waits for
-        self._parts = [features.OBSERVED, features.OBSERVED + len(detector.Youth._fields)]  # of `_columns`
-        imputes = self.gaps.policy == "impute"  # whatever the bundle does with null values
-        self._guesses = imputes or description.missing == "forecast"
-        self._fills = imputes or description.missing != "mask"
-        self._most = self.gaps.limit if imputes else gaps.NO_LIMIT * self._fills  # values in a row that are filled in
-        levels = len(self._forecaster.levels)
-        columns = {"features": self._forecaster.features.size, "made": levels, "tracked": levels}
-        columns |= {"waiting": description.lead, **detector.FIELDS}
-        if self._forecaster.size > 1:
-            columns["spread"] = 1
-        self._sizes = list(columns.values())
-        fields = {**columns, "hidden": network.state_size}
-        start: dict[str, npt.ArrayLike] = {"hidden": network.initial_state(1).cpu().numpy()}
-        if self._forecaster.features.table:
-            fields["table"], start["table"] = self._forecaster.features.table, np.nan
-        self.layout = Layout(len(self.features), fields)
-        self.arena = Arena(self.layout, self.layout.fresh(**start), self.capacity, self.device)
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """Which steps ahead `Forecasts.ahead` holds."""
-        return (1, *self._horizons)
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Of `Forecasts.quantiles`."""
-        return self._forecaster.levels
+    def features(self) -> tuple[str, ...]:
+        """The names of the values of a reading."""
+        return self._stepper.features
 
     @property
     def covariates(self) -> tuple[str, ...]:
-        """The numbers beside the features that the model wants with each reading."""
-        return self.bundle.description.context.covariates
+        """The names of the numbers beside them that the model wants with each reading."""
+        return self._stepper.covariates
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Which steps ahead are forecast at each reading."""
+        return self._stepper.steps
+
+    @property
+    def model(self) -> str:
+        """The name and the start of the digest of the model, as outputs have it."""
+        return self._stepper.bundle.name
+
+    @property
+    def series(self) -> list[str]:
+        """The names of the series that are held, in the order in which they came."""
+        return [name.decode() for name in self._arena.names(_OWN)]
+
+    @overload
+    def score(self, readings: Frame, /) -> Frame: ...
+
+    @overload
     def score(
         self,
         series: Sequence[str],
+        /,
         timestamp: Iterable[Any],
         value: Iterable[Any],
         covariates: Iterable[Any] | None = None,
-    ) -> pl.DataFrame:
-        """Score N readings of any series, in order, and learn from them; for notebooks and for embedding.
+    ) -> pl.DataFrame: ...
 
-        `timestamp` is epoch ms, or datetimes of numpy, pandas or polars; `value` is (N,) or (N, F), None and NaN are
-        missing values; `covariates` (N, C) are those that the model wants, if any, unknown ones None or NaN. Call it
-        again as more readings come: the series go on where they stopped. Returns a table with the columns of the output
-        record. Raises `DataError` for values that are infinite or larger than 1e30.
+    def score(
+        self,
+        readings: Any,
+        /,
+        timestamp: Iterable[Any] | None = None,
+        value: Iterable[Any] | None = None,
+        covariates: Iterable[Any] | None = None,
+    ) -> Any:
+        """Score N readings of any series, in order, and learn from them.
+
+        Call it again as more come: each series goes on where it stopped.
+
+        Parameters
+        ----------
+        readings
+            A data frame of polars, pandas or another library that narwhals knows, in long form: the columns ``series``
+            (text), ``timestamp``, and one by the name of each feature and covariate. Or, with the parameters below,
+            the series alone, N texts.
+        timestamp
+            (N,) epoch milliseconds or datetimes; those without a time zone are UTC.
+        value
+            (N,) or (N, F), in the units of the series; None and NaN are missing values.
+        covariates
+            (N, C) those that the model wants; None and NaN are unknown ones.
+
+        Returns
+        -------
+        A frame of the same library, polars for columns, with a row for each reading and the columns of the output
+        record.
+
+        Raises
+        ------
+        DataError
+            A column is missing or of another type or length, a value is infinite or beyond 1e30, a time can't be epoch
+            milliseconds, or there are more series than `capacity`. Nothing was scored then.
         """
-        values = np.array(value, np.float64).reshape(len(series), len(self.features))
-        more = np.full((len(series), len(self.covariates)), np.nan)
-        if covariates is not None:
-            more[:] = np.array(covariates, np.float64).reshape(more.shape)
-        times = _epoch_ms(timestamp)
-        if bad := np.flatnonzero((np.abs(values) > MAX_ABS_VALUE).any(1)).tolist():
-            raise DataError(f"reading {bad[0]}: {values[bad[0]].tolist()} is infinite or larger than {MAX_ABS_VALUE:g}")
-        if _OWN not in self.arena.partitions:
-            self.arena.open(_OWN)
-        slots = self.arena.admit(_OWN, [name.encode() for name in series])
-        offsets = np.arange(self._scored, self._scored + len(slots))
-        self._scored += len(slots)
-        return frame(
-            series,
-            times,
-            offsets.astype(str).tolist(),
-            self.step(Readings(slots, offsets, times, np.concatenate([values, more], axis=1))),
+        own = nw.from_native(readings, eager_only=True, pass_through=True)
+        if isinstance(own, nw.DataFrame):
+            table = tables.read(own, self.features, self.covariates)
+        elif timestamp is None or value is None:
+            raise DataError("give a data frame, or series, timestamp and value")
+        else:
+            table = tables.Table(list(readings), timestamp, *self._numbers(len(readings), value, covariates))
+        when = times.epoch_ms(table.timestamp)
+        ids = [str(self._scored + i) for i in range(len(when))]
+        forecasts = self._step(table.series, when, table.value, table.covariates)
+        scored = frame(
+            *(table.series, when, ids, forecasts),
             features=self.features,
             steps=self.steps,
-            model=self.bundle.name,
+            model=self.model,
         )
+        return tables.like(own, scored) if isinstance(own, nw.DataFrame) else scored
 
-    def step(self, readings: Readings) -> Forecasts:
-        """Score N readings and learn from them, in order. The rows that changed are marked dirty.
+    def score_one(
+        self,
+        series: str,
+        timestamp: Time,
+        value: float | Sequence[float | None] | Mapping[str, float | None] | None,
+        covariates: Sequence[float | None] = (),
+    ) -> OutputRecord:
+        """Score one reading, and learn from it.
 
-        A reading that its row covers already gets the level COVERED; an older one gets LATE and is held against the
-        forecast of its time. Neither changes anything.
+        `timestamp` is epoch milliseconds or a datetime; `value` a number, or with several features their F numbers, in
+        order or by name; None is a missing one. `covariates` are the C that the model wants, in order, or none.
+        Returns the record that the forecasts topic would hold. Raises `DataError` as `score` does.
+
+        Examples
+        --------
+        >>> from stream_gru import Engine
+        >>> engine = Engine("light")
+        >>> record = engine.score_one("pump-3", 1_763_800_000_000, 21.5)
+        >>> record.level, record.y, record.yhat
+        ('warmup', 21.5, None)
         """
-        n = len(readings)
-        parts = [(i, self._wave(readings if len(i) == n else readings.take(i))) for i in waves(readings.slot)]
-        forecasts = parts[0][1] if len(parts) == 1 else _join(parts, n) if parts else self._wave(readings)
-        self.arena.stepped(readings.slot[forecasts.level < Level.LATE])
-        return forecasts
+        if isinstance(value, Mapping):
+            value = [value.get(name) for name in self.features]
+        when, ids = times.epoch_ms([timestamp]), [str(self._scored)]
+        numbers = self._numbers(1, [value], [list(covariates)] if len(covariates) else None)
+        forecasts = self._step([series], when, *numbers)
+        codec = codecs.load(settings.Input(values=self.features), self.steps)
+        return codec.decode_output(codec.encode([series.encode()], when, ids, self.model, forecasts)[0])
 
-    def _wave(self, readings: Readings) -> Forecasts:
-        """Step distinct slots."""
-        heads = self.arena.take(readings.slot)
-        covered = heads["offset"] >= readings.offset
-        behind = readings.timestamp < heads["timestamp"]
-        live = ~(covered | behind)
-        imputed = gaps.bridge(self.gaps, self.arena, readings, heads, live, self._wave)
-        last, seen = heads["last"], heads["seen"]
-        y, covariates = np.split(readings.value, [last.shape[1]], axis=1)
-        missing = np.isnan(y)
-        present = ~missing & live[:, None]
-        filled = gaps.fill(heads, present, missing & live[:, None], self._most)
-        pairs = np.flatnonzero(present | filled)  # (N,) of the B F values
-        of, feature = np.divmod(pairs, y.shape[1])
+    def forecast(self, series: str | Sequence[str], steps: int) -> pl.DataFrame:
+        """Forecast the next `steps` readings (1 to 1,000) of one series, or of several, from where they are.
 
-        fill, before = filled.ravel()[pairs], last.ravel()[pairs]
-        arrival = features.Arrival(
-            np.where(fill, before, y.ravel()[pairs]),
-            readings.timestamp[of],
-            before,
-            heads["since"].ravel()[pairs],
-            seen.ravel()[pairs],
-            heads["base"].ravel()[pairs],
-        )
-        columns = self._columns(arrival, feature, covariates[of], fill)
-        out = self._step(readings.slot[of] * y.shape[1] + feature, columns)
+        Returns, for each series and step, ``series``, ``step``, ``timestamp`` (epoch ms, by the usual interval of the
+        series; null before its second reading), and ``yhat``, ``yhat_lower``, ``yhat_upper``, median and central 90%
+        interval in the units of the series; with several features these are structs by feature. A model that can
+        forecast only some steps (``light``) gives those. Learns nothing.
 
-        # From the features that were stepped back to all of them.
-        judged = present & (seen >= self.detector.min_n_samples_seen)
-        surprise, deviation, expected = np.full((3, *y.shape), np.nan)
-        for column, of_pairs in zip((surprise, deviation, expected), out, strict=False):
-            column.ravel()[pairs] = of_pairs
-        expected += last
-        levels, band = len(self._forecaster.levels), self._forecaster.band
-        steps = np.full((levels + 3 * len(self.steps), y.size), np.nan)
-        steps[:, pairs] = out[3 : len(steps) + 3]
-        made = steps[:levels].reshape(levels, *y.shape) + last
-        now = np.where(filled, made[band[0]] if self._guesses else last, y)
-        ahead = steps[levels:].reshape(len(self.steps), 3, *y.shape) + now  # (1 + K, 3, B, F)
-        spread = np.full(y.shape, np.nan)
-        if self._forecaster.size > 1:
-            spread.ravel()[pairs] = np.where(seen.ravel()[pairs] > 0, out[-1], np.nan)
+        Raises
+        ------
+        DataError
+            A series is not known, or `steps` is not between 1 and 1,000.
 
-        some, old_enough = present.any(1), judged.any(1)
-        verdict = alert.judge(
-            alert.Found(surprise, deviation, judged, heads["interval"], seen.max(axis=1)),
-            *(heads["alarm"], self.limits, self.detector.sensitivity),
-        )
-        level = np.where(verdict.is_anomaly, _ANOMALY, _NORMAL)
-        level[~old_enough] = Level.WARMUP
-        level[~some] = Level.MISSING
-        level[behind] = Level.LATE
-        level[covered] = Level.COVERED
-
-        stepped = present | filled
-        heads["seen"] = seen + stepped
-        heads["last"] = np.where(stepped, now, last)
-        heads["base"] = np.where(stepped & np.isnan(heads["base"]), now, heads["base"])
-        heads["since"] = np.where(stepped, readings.timestamp[:, None], heads["since"])
-        heads["offset"] = np.where(live, readings.offset, heads["offset"])
-        heads["timestamp"] = np.where(live, readings.timestamp, heads["timestamp"])
-        heads["alarm"] = np.where(some, verdict.head, heads["alarm"])
-        late.keep(self.arena.past, readings.slot, heads, stepped, ahead[0])
-        self.arena.put(readings.slot, heads)
-        nothing = np.where(old_enough, 0, np.nan)
-        forecasts = Forecasts(
-            y,
-            made[band[0]],
-            made[band[1]],
-            made[band[2]],
-            spread,
-            ahead.transpose(2, 0, 1, 3),
-            verdict.score + nothing,
-            verdict.grade + nothing,
-            verdict.is_anomaly,
-            verdict.alert_score + nothing,
-            verdict.alert,
-            verdict.closes & some,
-            verdict.attribution,
-            np.where(verdict.is_anomaly[:, None], expected, np.nan),
-            level,
-            made.transpose(1, 0, 2),
-            imputed + filled.any(1),
-        )
-        late.judge(forecasts, readings, heads, self.arena.past, self.detector)
-        return forecasts
-
-    def _columns(
-        self, arrival: features.Arrival, feature: Ints, covariates: Floats, filled: Bools
-    ) -> npt.NDArray[np.float32]:
-        """What the device needs to know of N readings: observation, youth, context and whether the value was filled
-        in, one below the other."""
-        context, scaling = self.bundle.description.context, self.bundle.description.scaling
-        parts = [features.observe(arrival, scaling.of(feature)), detector.youth(arrival.seen)]
-        if context.size:
-            parts.append(context.columns(arrival.timestamp, covariates))
-        if self._fills:
-            parts.append(filled[None].astype(np.float32))
-        return np.concatenate(parts)
-
-    @torch.inference_mode()
-    def _step(self, bodies: Ints, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Step N `bodies`, all different, by `_columns`. Returns (6 + Q + 3 K, N): surprise and deviation; the median
-        that detection had waited for, and the quantiles forecast a step before, relative to the value before this one;
-        median, lower and upper of the next one and at each horizon, relative to it; for an ensemble one row more, the
-        spread of the first.
+        Examples
+        --------
+        >>> from stream_gru import Engine
+        >>> engine = Engine()
+        >>> hours = range(200)
+        >>> _ = engine.score(["pump-3"] * 200, [3_600_000 * hour for hour in hours], [hour % 24 for hour in hours])
+        >>> engine.forecast("pump-3", steps=3)["yhat"].round().to_list()
+        [8.0, 9.0, 10.0]
         """
-        n = len(bodies)
-        if n == 0:
-            return np.empty((3 + len(self._forecaster.levels) + 3 * len(self.steps), 0), np.float32)
-        if n < _LEAST:  # the same rows again: each is written several times with the same content
-            again = np.arange(_LEAST) % n
-            bodies, columns = bodies[again], columns[:, again]
-        index, observed = torch.from_numpy(bodies).to(self.device), torch.from_numpy(columns).to(self.device)
-        return self._apply(index, observed, n)[:, :n].cpu().numpy()
+        if not 1 <= steps <= LARGEST_STEP:
+            raise DataError(f"steps: {steps} is not between 1 and {LARGEST_STEP}")
+        names, slots = self._known(series)
+        bodies = self._bodies(slots)
+        had = np.flatnonzero(self._recall.knows(bodies))
+        heads = self._arena.take(slots)
+        ahead_steps, some = self._stepper.ahead(*self._recall.read(bodies[had]), steps)
+        ahead = np.full((len(ahead_steps), 3, len(bodies)), np.nan)
+        ahead[:, :, had] = some + heads["last"].ravel()[had]
+        return outlook(names, heads, ahead_steps, ahead.reshape(-1, 3, len(slots), len(self.features)), self.features)
 
-    def _apply(self, index: Tensor, columns: Tensor, n: int) -> Tensor:
-        """The straight line. All but the first `n` are there to fill up."""
-        observations, youth, extras = torch.tensor_split(columns, self._parts)
-        forecaster, scaling = self._forecaster, self.bundle.description.scaling
-        width, memory = sum(self._sizes), forecaster.network.state_size
-        everything = self.arena.bodies.view(-1, self.layout.width)
-        fields, hidden = everything[:, :width], everything[:, width : width + memory]
-        body, state = fields.index_select(0, index).T.contiguous(), hidden.index_select(0, index)
-        known, made, tracked, waiting, *watched = torch.split(body, self._sizes)
-        middle = slice(forecaster.band[0], forecaster.band[0] + 1)
-        if self._fills:
-            filled, extras = extras[-1:] > 0, extras[:-1]
-            guess = made[middle] if self._guesses else torch.zeros_like(made[middle])
-            observations = features.imputed(observations, filled, guess)
-        observed = features.Observation.of(observations)
-        # score, against forecasts made before this reading
-        watch = detector.Detector(*watched[: len(detector.FIELDS)])
-        waited = observed.rate * self.bundle.description.lead <= 1  # else there was no forecast yet
-        evidence = detector.Evidence((observed.dx - waiting[:1]) * waited, observed.dx, observed.floor)
-        age = detector.Youth(*torch.split(youth, 1))
-        found, learned = detector.score(watch, evidence, age, self._watched)
-        factors = calibration.track(tracked, made, observed.dx, observed.rate, self._levels)
-        if self._fills:  # a value of our own is no evidence
-            factors = torch.where(filled, tracked, factors)
-            learned = detector.Detector(
-                *(torch.where(filled, old, new) for old, new in zip(watch, learned, strict=True))
-            )
-        # features
-        table = features.Table(everything.view(-1), index * self.layout.width + (width + memory))
-        known, view = forecaster.features.advance(known, observed, table, self._ahead, fixed=scaling.kind != "online")
-        # step
-        given = (torch.cat([view.x, extras]) if len(extras) else view.x).T
-        if self.watch is not None:
-            self.watch(forecaster.network, index[:n], given[:n], state[:n])
-        output, state = forecaster.network.step(given, state)
-        # forecast
-        quantiles, spread = forecaster.forecast(output, view, self._ahead)
-        near = calibration.spread(quantiles[0], factors, quantiles[0, middle])
-        farther = quantiles[1:, forecaster.band].flatten(0, 1)  # (3 K, N)
-        out = [found, waiting[:1], made, near[forecaster.band], farther, *watched[len(detector.FIELDS) :]]
-        new = [known, near, factors, waiting[1:] - observed.dx, farther[self._lead], *learned]
-        if spread is not None:
-            new.append(spread[:1])
-        fields.index_copy_(0, index, torch.cat(new).T.contiguous())
-        hidden.index_copy_(0, index, state)
-        return torch.cat(out)
+    def reset(self, series: str | Sequence[str]) -> None:
+        """Forget what was learned of one series, or of several: they start anew with their next reading.
+
+        Raises `DataError` for a series that is not known.
+        """
+        _, slots = self._known(series)
+        self._arena.reset(slots, self._arena.take(slots)["offset"])
+        self._recall.forget(self._bodies(slots))
+
+    def save(self, path: str | Path) -> None:
+        """Write all that was learned of the series to one file, so that `load` can go on from it.
+
+        The model is not in it; raises `OutputError` where it can't be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from stream_gru import Engine
+        >>> engine = Engine("light")
+        >>> _ = engine.score(["a"] * 3, [0, 60_000, 120_000], [1.0, 2.0, 3.0])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     engine.save(f"{folder}/rows.safetensors")
+        ...     again = Engine("light")
+        ...     again.load(f"{folder}/rows.safetensors")
+        >>> again.forecast("a", 1).equals(engine.forecast("a", 1))
+        True
+        """
+        names = self._arena.names(_OWN)
+        slots = self._arena.lookup(_OWN, names)
+        bodies = self._bodies(slots)
+        had = np.flatnonzero(self._recall.knows(bodies))
+        rows = self._arena.read(slots)
+        kept = saved.Saved(self._scored, names, rows, had, *self._recall.read(bodies[had]))
+        saved.write(Path(path), self._identity(), kept)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a file that `save` wrote, in the place of all that is held.
+
+        Raises `DataError` for a file that is none, or is of another model, other features or another version; nothing
+        has changed then.
+        """
+        found = saved.read(Path(path), self._identity())
+        if len(found.names) > self._stepper.capacity:
+            raise DataError(self._full(len(found.names)))
+        self._clear()
+        self._scored = found.scored
+        slots = self._arena.insert(_OWN, found.names, as_bytes(found.rows))
+        self._recall.write(self._bodies(slots)[found.had], found.before, found.given)
+
+    def _step(self, series: Sequence[str], when: Ints, value: Floats, covariates: Floats) -> Forecasts:
+        """Check N readings, then step them."""
+        if not len(series) == len(when) == len(value) == len(covariates):
+            raise DataError(f"{len(series)} series, {len(when)} times and {len(value)} values do not fit together")
+        with np.errstate(invalid="ignore"):
+            beyond = (np.abs(value) > MAX_ABS_VALUE).any(1)
+        if beyond.any():
+            row = int(beyond.argmax())
+            raise DataError(f"reading {row}: {value[row].tolist()} is infinite or larger than {MAX_ABS_VALUE:g}")
+        names = [name.encode() for name in series]
+        times.refuse_seconds(when, self._arena.lookup(_OWN, names) < 0)
+        try:
+            slots = self._arena.admit(_OWN, names)
+        except ArenaFullError:
+            raise DataError(self._full(len({*names, *self._arena.names(_OWN)}))) from None
+        offsets = np.arange(self._scored, self._scored + len(slots))
+        self._scored += len(slots)
+        return self._stepper.step(Readings(slots, offsets, when, np.concatenate([value, covariates], axis=1)))
+
+    def _numbers(self, n: int, value: Iterable[Any], covariates: Iterable[Any] | None) -> tuple[Floats, Floats]:
+        """(n, F) and (n, C), NaN for what is missing."""
+        unknown = np.full((n, len(self.covariates)), np.nan)
+        return (
+            _matrix("value", value, n, self.features),
+            unknown if covariates is None else _matrix("covariates", covariates, n, self.covariates),
+        )
+
+    def _known(self, series: str | Sequence[str]) -> tuple[list[str], Ints]:
+        """Names and slots of series. Raises `DataError`."""
+        names = [series] if isinstance(series, str) else list(series)
+        slots = self._arena.lookup(_OWN, [name.encode() for name in names])
+        if len(absent := np.flatnonzero(slots < 0)):
+            raise DataError(f"no reading of series {names[absent[0]]!r} was scored")
+        return names, slots
+
+    def _bodies(self, slots: Ints) -> Ints:
+        """The bodies of N series, (N F,), as `Recall` counts them."""
+        width = len(self.features)
+        return (slots[:, None] * width + np.arange(width)).ravel()
+
+    def _full(self, wanted: int) -> str:
+        return f"{wanted} series are more than capacity={self._stepper.capacity}; make an Engine with a larger capacity"
+
+    def _identity(self) -> saved.Identity:
+        return saved.Identity(self._stepper.bundle.digest, self._stepper.layout.version, self.features)
 
 
-def _join(parts: Sequence[tuple[np.ndarray, Forecasts]], n: int) -> Forecasts:
-    """The forecasts of the waves, back in the order of the readings."""
-    columns = []
-    for field in fields(Forecasts):
-        first = getattr(parts[0][1], field.name)
-        column = np.empty((n, *first.shape[1:]), first.dtype)
-        for index, part in parts:
-            column[index] = getattr(part, field.name)
-        columns.append(column)
-    return Forecasts(*columns)
-
-
-def _names(features: int | Sequence[str]) -> tuple[str, ...]:
-    if not isinstance(features, int):
-        return tuple(features)
-    return ("value",) if features == 1 else tuple(f"value_{i + 1}" for i in range(features))
-
-
-def _horizons(asked: Sequence[int], bundle: bundles.Bundle) -> tuple[int, ...]:
-    if not asked:
-        return bundle.horizons
-    if not bundle.forecaster.any_step:
-        own = ", ".join(map(str, bundle.horizons))
-        raise SettingsError(f"model.horizons: {bundle.name} forecasts the steps 1, {own} only; leave the setting out")
-    if min(asked) < 2 or max(asked) > LARGEST_STEP:
-        raise SettingsError(f"model.horizons: steps between 2 and {LARGEST_STEP} beside the next one")
-    return tuple(sorted({*asked, bundle.description.lead}))
-
-
-def _epoch_ms(timestamp: Iterable[Any]) -> Ints:
-    times = np.asarray(timestamp)
-    if times.dtype.kind == "M" or times.dtype == object:
-        times = times.astype("datetime64[ms]")
-    return times.astype(np.int64)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(f"model.device: {name} was asked for, but torch finds no CUDA device; use auto or cpu")
-    return torch.device(name)
+def _matrix(what: str, numbers: Iterable[Any], n: int, names: Sequence[str]) -> Floats:
+    """(n, len(names)) of what a notebook has."""
+    try:
+        made: npt.NDArray[np.float64] = np.array(
+            numbers if isinstance(numbers, np.ndarray) else list(numbers), np.float64
+        )
+        return made.reshape(n, len(names))
+    except (TypeError, ValueError) as error:
+        wanted = f"{what}: {n} readings of {', '.join(names) or 'nothing'} are wanted, numbers or None"
+        raise DataError(f"{wanted}; {error}") from None

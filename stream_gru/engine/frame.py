@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from stream_gru.columns import Floats, Forecasts, Ints, Level
+from stream_gru.engine.row import NEVER, Structured
 
 _LEVELS = [level.name.lower() for level in Level]
 
@@ -60,6 +61,29 @@ def frame(
         _quantity("yhat_spread", forecasts.spread, features),
         pl.lit(pl.Series("imputed", forecasts.imputed)),
         *(explained if len(features) > 1 else ()),
+    )
+
+
+def outlook(
+    series: Sequence[str], heads: Structured, steps: Sequence[int], ahead: Floats, features: Sequence[str]
+) -> pl.DataFrame:
+    """Forecasts (S, 3, N, F) of N series from where they are, a row for each series and step.
+
+    The time of a step is the last one's plus so many usual intervals, null where none is known.
+    """
+    n, k = len(series), len(steps)
+    step = np.tile(np.asarray(steps, np.int64), n)
+    last, interval = (np.repeat(heads[name], k) for name in ("timestamp", "interval"))
+    by_row = ahead.transpose(1, 2, 0, 3).reshape(3, n * k, len(features))
+    known = (interval > 0) & (last != NEVER)
+    timestamp = np.where(known, last, 0) + np.rint(step * interval).astype(np.int64)
+    return pl.DataFrame({"series": np.repeat(np.array(series, object), k).tolist(), "step": step}).select(
+        pl.col("series").cast(pl.String),
+        pl.col("step"),
+        pl.when(pl.lit(pl.Series(known))).then(pl.lit(pl.Series(timestamp))).alias("timestamp"),
+        _quantity("yhat", by_row[0], features),
+        _quantity("yhat_lower", by_row[1], features),
+        _quantity("yhat_upper", by_row[2], features),
     )
 
 

@@ -7,12 +7,11 @@ some ten readings, and for a regular series it is exact from the second reading 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 
-from stream_gru.columns import Bools, Floats, Forecasts, Ints, Readings
-from stream_gru.engine.arena import Arena
+from stream_gru.columns import Bools, Floats, Ints, Readings
 from stream_gru.engine.row import NEVER, Structured
 from stream_gru.settings import Gaps
 
@@ -49,51 +48,29 @@ def fill(heads: Structured, present: Bools, missing: Bools, most: int) -> Bools:
     return filled
 
 
-def bridge(  # noqa: PLR0917  # in the order of the names of its docstring
-    settings: Gaps,
-    arena: Arena,
-    readings: Readings,
-    heads: Structured,
-    live: Bools,
-    step: Callable[[Readings], Forecasts],
-) -> Ints:
-    """Do what the settings say before those of N `live` readings of distinct series that come after a gap, and learn
-    the usual intervals. The `heads` (N,) become those of the rows after it. Returns (N,) the steps that were filled in.
+def measure(settings: Gaps, timestamp: Ints, heads: Structured, live: Bools) -> tuple[Floats, Ints]:
+    """The usual intervals (N,) after readings at `timestamp` (N,) of series with these `heads` (N,), and how many
+    readings are missed before each, (N,), by the settings: 0 where nothing is to be done about it.
 
-    `step` takes in readings of distinct slots; a missed reading is one without a value.
+    Only `live` (N,) ones count.
     """
-    gap = np.where(live & (heads["timestamp"] != NEVER), readings.timestamp - heads["timestamp"], 0).astype(np.float64)
-    interval, imputed = usual(heads["interval"], gap), np.zeros(len(gap), np.int64)
+    gap = np.where(live & (heads["timestamp"] != NEVER), timestamp - heads["timestamp"], 0).astype(np.float64)
+    lacking = np.zeros(len(gap), np.int64)
     if settings.policy != "carry":
         settled = (heads["seen"] >= SETTLED).any(1)
         lacking = settled * missed(heads["interval"], gap, settings.after or AFTER[settings.policy])
-        if len(rows := np.flatnonzero(lacking)):
-            if settings.policy == "reset":
-                _reset(arena, readings.slot[rows], heads[rows])
-                interval[rows] = 0
-            else:
-                some, before = readings.take(rows), heads[rows]
-                imputed[rows] = _impute(step, some, before, lacking[rows], settings.limit)
-            heads[rows] = arena.take(readings.slot[rows])
-    heads["interval"] = interval
-    return imputed
+    return usual(heads["interval"], gap), lacking
 
 
-def _reset(arena: Arena, slots: Ints, heads: Structured) -> None:
-    arena.reset(slots, heads["offset"])
-    arena.heads["alarm"][slots] = heads["alarm"]  # what was anomalous is still to be closed
+def between(readings: Readings, heads: Structured, lacking: Ints, limit: int) -> Iterator[tuple[Ints, Readings]]:
+    """The missed readings before N `readings`: one without a value at each time, evenly in the gap, up to `limit`.
 
-
-def _impute(
-    step: Callable[[Readings], Forecasts], readings: Readings, heads: Structured, lacking: Ints, limit: int
-) -> Ints:
-    """Step readings without a value at the times of those that are `lacking` (N,), evenly in the gap, up to `limit`."""
-    imputed = np.zeros(len(lacking), np.int64)
+    Yields which of the N series lack one more, and those.
+    """
     apart = (readings.timestamp - heads["timestamp"]) / (lacking + 1)
     for k in range(min(int(lacking.max()), limit)):
         some = np.flatnonzero(lacking > k)
         time = heads["timestamp"][some] + np.rint((k + 1) * apart[some]).astype(np.int64)
-        # Offsets only have to rise: the row takes that of the reading itself at the end.
         nothing = np.full((len(some), readings.value.shape[1]), np.nan)
-        imputed[some] += step(Readings(readings.slot[some], heads["offset"][some] + k + 1, time, nothing)).imputed
-    return imputed
+        # Offsets only have to rise: the row takes that of the reading itself at the end.
+        yield some, Readings(readings.slot[some], heads["offset"][some] + k + 1, time, nothing)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stream_gru.columns import Floats
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.suites import Report
 from stream_gru.history import backtest
@@ -44,7 +44,7 @@ def draw(suite: str, cases: Sequence[Case], bundle: Path | None, folder: Path) -
     paths = []
     for case in _chosen(cases):
         table = History([case.name] * len(case), case.timestamp, case.value)
-        engine = Engine(bundle, features=case.value.shape[1], capacity=1)
+        engine = Stepper(bundle, features=case.value.shape[1], capacity=1)
         (forecasts,) = backtest.score(engine, [table], lambda _: None)
         begin = max(min(case.windows[0][0] - _ROWS // 2 if case.windows else 0, len(case) - _ROWS), 0)
         part = slice(begin, begin + _ROWS)

@@ -1,4 +1,4 @@
-"""Cases through `Engine.step`, all side by side, reading by reading, and what of it is kept."""
+"""Cases through `Stepper.step`, all side by side, reading by reading, and what of it is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_gru.columns import Bools, Floats, Forecasts, Ints, Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.panel import panel
 from stream_gru.models import bundle as bundles
@@ -43,7 +43,7 @@ class Predicted:
     medians: npt.NDArray[np.float32]  # (N, K) of so many steps later, from this reading, or the last one before it
 
 
-def portions(engine: Engine, cases: Sequence[Case], handle: int = 0) -> Iterator[tuple[Ints, Forecasts]]:
+def portions(engine: Stepper, cases: Sequence[Case], handle: int = 0) -> Iterator[tuple[Ints, Forecasts]]:
     """Step all readings of `cases`, the first ones of all before the second ones.
 
     Yields which readings, as places in the cases one after another, and what the engine says of them.
@@ -68,7 +68,7 @@ def judge(bundle: Path | None, cases: Sequence[Case], tell: Tell) -> list[Judged
     for features in sorted({case.value.shape[1] for case in cases}):
         index = [i for i, case in enumerate(cases) if case.value.shape[1] == features]
         alike = [cases[i] for i in index]
-        engine = Engine(bundle, features=features, capacity=len(alike))
+        engine = Stepper(bundle, features=features, capacity=len(alike))
         total = sum(map(len, alike))
         numbers, flags = np.zeros((2, total)), np.zeros((2, total), np.bool_)
         for here, forecasts in portions(engine, alike):
@@ -87,7 +87,7 @@ def predict(bundle: Path | None, cases: Sequence[Case], tell: Tell, farthest: in
     """The engine's forecasts of univariate cases: of every step up to `farthest`, if the bundle can forecast any, else
     of its own. Raises `BundleError`."""
     free = bundles.load(bundle).forecaster.any_step
-    engine = Engine(bundle, features=1, capacity=len(cases), horizons=range(2, farthest + 1) if free else ())
+    engine = Stepper(bundle, features=1, capacity=len(cases), horizons=range(2, farthest + 1) if free else ())
     steps, total, levels = engine.steps, sum(map(len, cases)), engine.levels
     data = panel(cases)
     known = data.known()

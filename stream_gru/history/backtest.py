@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from stream_gru.columns import Floats, Forecasts, Ints, Readings, waves
-from stream_gru.engine.engine import MAX_ABS_VALUE, Engine
 from stream_gru.engine.frame import frame
+from stream_gru.engine.stepper import MAX_ABS_VALUE, Stepper
 from stream_gru.errors import DataError
 from stream_gru.history import files as history
 
@@ -52,7 +52,7 @@ def read(
     return tables
 
 
-def admit(engine: Engine, tables: Sequence[history.History]) -> Readings:
+def admit(engine: Stepper, tables: Sequence[history.History]) -> Readings:
     """The rows of all tables, one after another, of series that are new to `engine`. The same key in two tables is two
     series."""
     slots = []
@@ -67,7 +67,7 @@ def admit(engine: Engine, tables: Sequence[history.History]) -> Readings:
     )
 
 
-def score(engine: Engine, tables: Sequence[history.History], tell: Callable[[int], None]) -> list[Forecasts]:
+def score(engine: Stepper, tables: Sequence[history.History], tell: Callable[[int], None]) -> list[Forecasts]:
     """Forecasts for each table, beside its rows. The same key in two files is two series."""
     readings = admit(engine, tables)
     parts, order = [], []
@@ -105,7 +105,7 @@ def _portions(slot: Ints) -> Iterator[Ints]:
 
 
 def run(
-    engine: Engine,
+    engine: Stepper,
     files: Sequence[Path],
     tables: Sequence[history.History],
     out: Path,

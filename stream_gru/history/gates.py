@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stream_gru.columns import Forecasts, Ints, Level, Readings, waves
 from stream_gru.engine import gates
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import DataError
 from stream_gru.history import backtest, plot
 from stream_gru.history.files import History
@@ -36,7 +36,7 @@ def summary(gate: Tensor) -> Tensor:
 
 
 def trace(
-    engine: Engine,
+    engine: Stepper,
     readings: Readings,
     reduce: Callable[[Tensor], Tensor] = summary,
     tell: Callable[[int], None] = lambda _: None,
@@ -109,7 +109,7 @@ class Result:
 
 
 def run(
-    engine: Engine,
+    engine: Stepper,
     history: History,
     out: Path,
     name: str,

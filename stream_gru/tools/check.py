@@ -103,19 +103,9 @@ def _store(settings: Settings) -> None:
 
 def _model(settings: Settings) -> None:
     """The bundle loads and fits the readings, as a worker will find."""
-    from stream_gru.engine.engine import Engine
+    from stream_gru.engine.stepper import Stepper
 
-    model = settings.model
-    engine = Engine(
-        model.bundle,
-        features=settings.input.values,
-        capacity=1,
-        device=model.device,
-        threads=model.threads,
-        detector=settings.detector,
-        horizons=model.horizons,
-        gaps=settings.gaps,
-    )
+    engine = Stepper.of(settings, capacity=1)
     engine.bundle.description.context.require(settings.input.covariates)
     codecs.load(settings.input, engine.steps)
 

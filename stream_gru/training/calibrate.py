@@ -15,7 +15,7 @@ import numpy as np
 from stream_gru import settings
 from stream_gru.columns import Floats, Ints, Readings
 from stream_gru.detection.alert import SLOWEST_MS, Limits
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle as bundles
 from stream_gru.training import clean
 from stream_gru.training.fleet import DAY_MS, Fleet
@@ -82,7 +82,7 @@ def write(folder: Path, limits: Limits) -> bundles.Bundle:
 def _run(bundle: Path | None, plan: Plan, limits: Limits, detector: settings.Detector) -> Iterator[_Said]:
     """Step the series side by side, and tell of the readings of established ones."""
     timestamp, value = _series(plan)
-    engine = Engine(bundle, capacity=plan.series, detector=detector)
+    engine = Stepper(bundle, capacity=plan.series, detector=detector)
     engine.limits = limits
     engine.arena.open(0)
     slots = engine.arena.admit(0, [b"%d" % i for i in range(plan.series)])

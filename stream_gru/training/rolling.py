@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from stream_gru.columns import Bools, Floats, Ints
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import DataError
 from stream_gru.history import backtest
 from stream_gru.history.files import History as Table
@@ -42,7 +42,6 @@ def by_origins(
     tell: Tell = lambda *_: None,
     *,
     device: str = "auto",
-    threads: int = 1,
 ) -> list[Block]:
     """One model over the whole history, as in service, judged from the origins of `plan`.
 
@@ -50,13 +49,13 @@ def by_origins(
     """
     trained = None
     if not isinstance(model, Recipe):
-        engine = _engine(model, history, device, threads)
+        engine = _engine(model, history, device)
     else:
         past = history.between(0, plan.after)
         fitted = learn(model, past, "rolling", lambda now: tell("fit", now.progress), device)
         with TemporaryDirectory() as folder:
             bundles.save(Path(folder), fitted.description, fitted.forecaster)
-            engine, trained = _engine(Path(folder), history, device, threads), len(past)
+            engine, trained = _engine(Path(folder), history, device), len(past)
     done = 0
 
     def count(readings: int) -> None:
@@ -67,9 +66,9 @@ def by_origins(
     return rolling(tracks(engine, history, count), engine.steps, plan, trained)
 
 
-def _engine(bundle: Path | None, history: History, device: str, threads: int) -> Engine:
+def _engine(bundle: Path | None, history: History, device: str) -> Stepper:
     features = max(1, len(bundles.load(bundle).description.scaling.loc))
-    return Engine(bundle, features=features, capacity=len(history.series), device=device, threads=threads)
+    return Stepper(bundle, features=features, capacity=len(history.series), device=device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class Track:
     forecast: Floats  # (T, S, 3) median, lower, upper; NaN: none
 
 
-def tracks(engine: Engine, history: History, tell: Callable[[int], None] = lambda _: None) -> list[Track]:
+def tracks(engine: Stepper, history: History, tell: Callable[[int], None] = lambda _: None) -> list[Track]:
     """Run the engine over the whole history, as a worker would. `tell` gets the number of readings of each portion.
 
     Raises `DataError` when the history lacks the covariates that the bundle wants.

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_gru.codecs import Codec
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.kafka.cluster import Cluster
 from stream_gru.kafka.commits import Commits
 from stream_gru.metrics import Health, Metrics
@@ -47,7 +47,7 @@ class Parts:
     settings: Settings
     metrics: Metrics
     health: Health
-    engine: Engine
+    engine: Stepper
     codec: Codec
     store: Store
     cluster: Cluster

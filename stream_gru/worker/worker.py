@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+import torch
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
 from stream_gru import codecs, stores
-from stream_gru.engine.engine import Engine
 from stream_gru.engine.gates import Histograms
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError, SettingsError, StoreUnavailableError
 from stream_gru.kafka import aiokafka_options, diagnose, explain
 from stream_gru.kafka.cluster import Cluster
@@ -126,7 +127,7 @@ class Worker:
             async with asyncio.timeout(max(seconds, RETRY_S)):
                 await self._stopping.wait()
 
-    async def _session(self, engine: Engine, store: stores.Store) -> None:
+    async def _session(self, engine: Stepper, store: stores.Store) -> None:
         """Connect, join the group, and score until `stop` or an error; nothing is kept but the engine and the store."""
         settings = self._settings
         pulse, kafka = Pulse(settings.kafka), settings.kafka
@@ -238,7 +239,7 @@ class Worker:
             for task in (sending, *watching):
                 task.cancel()
 
-    def _serve(self, engine: Engine, bundle: Bundle) -> None:
+    def _serve(self, engine: Stepper, bundle: Bundle) -> None:
         """Let the engine have the group's model, if that is another one."""
         if bundle.digest != engine.bundle.digest:
             bundle.description.context.require(self._settings.input.covariates)
@@ -292,18 +293,9 @@ class Worker:
                 lag = max(0, end - live.state.position)
                 self.metrics.lag.labels(live.tp.topic, str(live.tp.partition)).set(lag)
 
-    def _engine(self) -> Engine:
-        model = self._settings.model
-        engine = Engine(
-            model.bundle,
-            features=self._settings.input.values,
-            capacity=self._settings.state.capacity,
-            device=model.device,
-            threads=model.threads,
-            detector=self._settings.detector,
-            horizons=model.horizons,
-            gaps=self._settings.gaps,
-        )
+    def _engine(self) -> Stepper:
+        torch.set_num_threads(self._settings.model.threads)
+        engine = Stepper.of(self._settings)
         engine.bundle.description.context.require(self._settings.input.covariates)
         if self._settings.metrics.gates:
             engine.watch = self._gates = Histograms(engine.bundle.forecaster.network, engine.device)

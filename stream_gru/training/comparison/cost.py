@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stream_gru import features
 from stream_gru.columns import Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle
 from stream_gru.models.bundle import Description
 from stream_gru.models.cells import Cell
@@ -73,7 +73,7 @@ def size(description: Description, forecaster: Forecaster, prepared: Prepared) -
     with tempfile.TemporaryDirectory() as folder:
         bundle.save(Path(folder), description, forecaster)
         weights = (Path(folder) / bundle.WEIGHTS).stat().st_size
-        row = Engine(Path(folder), capacity=1, device="cpu", threads=torch.get_num_threads()).layout.row_bytes
+        row = Stepper(Path(folder), capacity=1, device="cpu").layout.row_bytes
     count = parameters(forecaster)
     return Size(
         count,
@@ -126,11 +126,10 @@ def engine_step(description: Description, forecaster: Forecaster, n: int) -> Tas
     """All that a worker's model side does with one reading of each of n series, to be timed."""
     with tempfile.TemporaryDirectory() as folder:
         bundle.save(Path(folder), description, forecaster)
-        engine = Engine(
+        engine = Stepper(
             Path(folder),
             capacity=n,
             device=str(next(forecaster.parameters()).device),
-            threads=torch.get_num_threads(),
         )
     engine.arena.open(0)
     slots = engine.arena.admit(0, [b"%d" % i for i in range(n)])

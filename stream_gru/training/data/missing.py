@@ -71,7 +71,7 @@ def _masked(one: Series) -> Filled:
 def _forecast(series: Sequence[Series], bundle: Path | None) -> list[Floats]:
     if not any(np.isnan(one.value).any() for one in series):
         return [one.value for one in series]
-    from stream_gru.engine.engine import Engine
+    from stream_gru.engine.stepper import Stepper
     from stream_gru.history import backtest
     from stream_gru.history import files as history
     from stream_gru.models import bundle as bundles
@@ -87,7 +87,7 @@ def _forecast(series: Sequence[Series], bundle: Path | None) -> list[Floats]:
         tables.append(history.History([one.name] * len(one), one.timestamp, value, extras))
     with TemporaryDirectory() as folder:
         bundles.save(Path(folder), description, loaded.forecaster)
-        engine = Engine(Path(folder), features=features, capacity=len(series), device="cpu")
+        engine = Stepper(Path(folder), features=features, capacity=len(series), device="cpu")
     made = backtest.score(engine, tables, lambda _: None)
     return [
         np.where(np.isnan(one.value), forecasts.yhat[:, min(one.feature, features - 1)], one.value)
