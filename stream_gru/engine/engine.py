@@ -315,7 +315,10 @@ class Engine:
             row = int(beyond.argmax())
             raise DataError(f"reading {row}: {value[row].tolist()} is infinite or larger than {MAX_ABS_VALUE:g}")
         names = [name.encode() for name in series]
-        times.refuse_seconds(when, self._arena.lookup(_OWN, names) < 0)
+        begins = np.zeros(len(names), np.bool_)
+        absent = np.flatnonzero(self._arena.lookup(_OWN, names) < 0).tolist()
+        begins[list({names[row]: row for row in reversed(absent)}.values())] = True
+        times.refuse_seconds(when, begins)
         try:
             slots = self._arena.admit(_OWN, names)
         except ArenaFullError:

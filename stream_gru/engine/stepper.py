@@ -93,7 +93,7 @@ class Stepper:
         self.watch: Watch | None = None  # looks on at each step
         self.tape: Tape | None = None  # the same, before it, at what the device is given
         self._horizons = horizons
-        self._take(bundle if isinstance(bundle, bundles.Bundle) else bundles.load(bundle))
+        self._take(_loaded(bundle))
 
     @classmethod
     def of(cls, settings: settings.Settings, *, features: Sequence[str] = (), capacity: int | None = None) -> Self:
@@ -108,13 +108,13 @@ class Stepper:
             horizons=settings.model.horizons,
         )
 
-    def reload(self, bundle: bundles.Bundle) -> None:
+    def reload(self, bundle: bundles.Bundle | Path | None) -> None:
         """Take another model. Every row starts anew: what was resident is dropped, open partitions stay open.
 
         Raises as the constructor, and has changed nothing then.
         """
         partitions = self.arena.partitions
-        self._take(bundle)
+        self._take(_loaded(bundle))
         for partition in partitions:
             self.arena.open(partition)
 
@@ -333,6 +333,10 @@ def _join(parts: Sequence[tuple[Ints, Forecasts]], n: int) -> Forecasts:
             column[index] = getattr(part, field.name)
         columns.append(column)
     return Forecasts(*columns)
+
+
+def _loaded(bundle: bundles.Bundle | Path | None) -> bundles.Bundle:
+    return bundle if isinstance(bundle, bundles.Bundle) else bundles.load(bundle)
 
 
 def _names(features: int | Sequence[str]) -> tuple[str, ...]:

@@ -49,8 +49,10 @@ def like(frame: nw.DataFrame[Any], table: pl.DataFrame) -> Any:
         column.name: column.to_list() if column.dtype.is_nested() or column.dtype == pl.String else column.to_numpy()
         for column in table.iter_columns()
     }
-    made = nw.from_dict(columns, backend=frame.implementation)
-    return nw.to_native(nw.maybe_set_index(made, index=nw.maybe_get_index(frame)))
+    made = nw.from_dict(columns, backend=frame.implementation).to_native()
+    if (index := nw.maybe_get_index(frame)) is not None:
+        made.index = index
+    return made
 
 
 def _numbers(frame: nw.DataFrame[Any], names: Sequence[str]) -> Floats:

@@ -42,11 +42,11 @@ def epoch_ms(timestamp: Iterable[Any]) -> Ints:
     return times.astype(np.int64)
 
 
-def refuse_seconds(timestamp: Ints, new: Bools) -> None:
-    """Raises `DataError` where a `new` (N,) series would begin in January or February 1970 and, if its `timestamp` (N,)
-    were seconds, in this century."""
+def refuse_seconds(timestamp: Ints, begins: Bools) -> None:
+    """Raises `DataError` where a series `begins` (N,) in January or February 1970 and, were its `timestamp` (N,) in
+    seconds, in this century."""
     earliest, latest = _THIS_CENTURY_S
-    _refuse(new & (timestamp >= earliest) & (timestamp <= latest), "the time looks like epoch seconds")
+    _refuse(begins & (timestamp >= earliest) & (timestamp <= latest), "the time looks like epoch seconds")
 
 
 def _refuse(wrong: Bools, what: str) -> None:

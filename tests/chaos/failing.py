@@ -17,7 +17,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.kafka.commits import Commits
 from stream_gru.protocol.partition import Partition
 from stream_gru.stores.redis import RedisStore
@@ -95,16 +95,16 @@ def before_kafka_commit(die: Sentence) -> None:
 
 def raises(die: Sentence) -> None:
     """One step of a hundred raises."""
-    step = Engine.step
+    step = Stepper.step
     chance = random.Random(os.environ["FAIL_SEED"])
 
-    def stepping(self: Engine, readings: Any) -> Any:
+    def stepping(self: Stepper, readings: Any) -> Any:
         if chance.random() < 0.01:
             print(f"raising at {time.time()}", file=sys.stderr, flush=True)  # noqa: T201 - the test reads it
             raise RuntimeError("a step failed")
         return step(self, readings)
 
-    Engine.step = stepping  # type: ignore[method-assign]
+    Stepper.step = stepping  # type: ignore[method-assign]
 
 
 def source_cancelled(die: Sentence) -> None:

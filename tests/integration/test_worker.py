@@ -164,14 +164,14 @@ async def test_more_series_than_memory_holds(settings: Settings, tmp_path: Path)
 
 async def test_replayed_readings_match_a_backtest(settings: Settings, tmp_path: Path) -> None:
     """The stream gives what the same engine gives in one process."""
-    from stream_gru import Engine
     from stream_gru.columns import Readings
+    from stream_gru.engine.stepper import Stepper
 
     values = 10 + np.sin(np.arange(300) / 10)
     await produce(settings, [(b"s", reading(float(v), NOW + 1000 * i)) for i, v in enumerate(values)])
     with crew(settings, tmp_path, "a") as workers:
         await drained(settings, workers.workers["a"])
-    engine = Engine(device="cpu", capacity=10)
+    engine = Stepper(device="cpu", capacity=10)
     engine.arena.open(0)
     slots = np.repeat(engine.arena.insert(0, [b"s"]), 300)
     oracle = engine.step(Readings(slots, np.arange(300), NOW + 1000 * np.arange(300), values[:, None]))

@@ -12,7 +12,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from stream_gru.columns import Forecasts, Level, Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.settings import Detector, Gaps
 from tests.support.batching import run
 
@@ -20,11 +20,11 @@ _ODD = [0.0, 1.0, 1.0, -3.5, 1e9, 1e30, -1e30, 1e-30, float("nan")]
 
 
 @pytest.fixture(scope="module")
-def engines() -> dict[tuple[int, str], Engine]:
+def engines() -> dict[tuple[int, str], Stepper]:
     """Of both bundles of the package: the larger one for a single feature."""
     young, several = Detector(min_n_samples_seen=5), {"impute": 3}
     return {
-        (f, policy): Engine(
+        (f, policy): Stepper(
             Path("zero-shot" if f == 1 else "light"),
             features=f,
             capacity=64,
@@ -65,7 +65,7 @@ def assert_same(one: Forecasts, other: Forecasts, y: np.ndarray) -> None:
 @pytest.mark.parametrize("policy", ["carry", "reset", "impute"])
 @given(case=logs())
 def test_any_batching_equals_one_at_a_time(
-    engines: dict[tuple[int, str], Engine], policy: str, case: tuple[Readings, list[int]]
+    engines: dict[tuple[int, str], Stepper], policy: str, case: tuple[Readings, list[int]]
 ) -> None:
     log, cuts = case
     engine = engines[log.value.shape[1], policy]
@@ -76,7 +76,7 @@ def test_any_batching_equals_one_at_a_time(
 @pytest.mark.parametrize("policy", ["carry", "reset", "impute"])
 @given(case=logs())
 def test_neighbours_do_not_matter(
-    engines: dict[tuple[int, str], Engine], policy: str, case: tuple[Readings, list[int]]
+    engines: dict[tuple[int, str], Stepper], policy: str, case: tuple[Readings, list[int]]
 ) -> None:
     log, cuts = case
     engine = engines[log.value.shape[1], policy]
@@ -89,7 +89,7 @@ def test_neighbours_do_not_matter(
 @pytest.mark.parametrize("policy", ["carry", "reset", "impute"])
 @given(case=logs())
 def test_a_replayed_log_changes_nothing(
-    engines: dict[tuple[int, str], Engine], policy: str, case: tuple[Readings, list[int]]
+    engines: dict[tuple[int, str], Stepper], policy: str, case: tuple[Readings, list[int]]
 ) -> None:
     log, cuts = case
     engine = engines[log.value.shape[1], policy]
@@ -109,7 +109,7 @@ def test_a_replayed_log_changes_nothing(
 @examples(max_examples=30, deadline=None)
 @given(case=logs(), data=st.data())
 def test_what_is_said_again_after_a_restart_agrees(
-    engines: dict[tuple[int, str], Engine], policy: str, case: tuple[Readings, list[int]], data: st.DataObject
+    engines: dict[tuple[int, str], Stepper], policy: str, case: tuple[Readings, list[int]], data: st.DataObject
 ) -> None:
     """Guarantee 4, also for late readings: rows may be ahead of the offset that is read from, each by another bit."""
     log, cuts = case
@@ -144,7 +144,7 @@ def test_the_future_is_not_seen(bundle: str) -> None:
     value[900] += 30  # in what the prefix does not have
     value[1050:] -= 5
     log = Readings(np.arange(n) % 3, np.arange(n), 1_700_000_000_000 + row * hour, value[:, None])
-    engine = Engine(Path(bundle), capacity=3)
+    engine = Stepper(Path(bundle), capacity=3)
     whole = run(engine, log, [])
     for end in (1, 300, 899):
         prefix = run(engine, log.take(slice(end)), [])

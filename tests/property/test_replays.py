@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stream_gru.columns import Forecasts, Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.settings import Detector
 from tests.support.batching import run
 from tests.support.check import NEAR_THRESHOLD, OUTPUT_CLOSE
@@ -32,7 +32,7 @@ def log() -> Readings:
 def test_row_25_a_replay_in_other_batches_agrees(bundle: str) -> None:
     """Within what is promised of an output that is said again; flags differ only beside the threshold."""
     readings = log()
-    engine = Engine(Path(bundle), capacity=SERIES, detector=Detector(min_n_samples_seen=15, sensitivity=100))
+    engine = Stepper(Path(bundle), capacity=SERIES, detector=Detector(min_n_samples_seen=15, sensitivity=100))
     said: dict[int, Forecasts] = {}
     for size in SIZES:
         said[size] = run(engine, readings, list(range(size, len(readings), size)))

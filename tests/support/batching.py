@@ -8,10 +8,10 @@ from dataclasses import fields, replace
 import numpy as np
 
 from stream_gru.columns import Forecasts, Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 
 
-def run(engine: Engine, log: Readings, cuts: list[int]) -> Forecasts:
+def run(engine: Stepper, log: Readings, cuts: list[int]) -> Forecasts:
     """Step fresh series through `log`, batch by batch."""
     for partition in engine.arena.partitions:
         engine.arena.close(partition)

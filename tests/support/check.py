@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 
 from stream_gru import codecs, stores
 from stream_gru.columns import Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.settings import Settings
 from stream_gru.stores import PartitionId
 from tests.support.reading import each, partitions
@@ -266,7 +266,7 @@ class Oracle:
     """One engine that reads each log once."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine = Engine(
+        self.engine = Stepper(
             settings.model.bundle,
             features=settings.input.values,
             detector=settings.detector,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stream_gru.columns import Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle
 from stream_gru.models.block import Block
 from stream_gru.models.network import Network
@@ -44,13 +44,13 @@ def plain(folder: Path) -> Path:
     return folder
 
 
-def engine(features: int = 1, **options: Any) -> Engine:
-    made = Engine(options.pop("bundle", Path("light")), features=features, capacity=200, device="cpu", **options)
+def engine(features: int = 1, **options: Any) -> Stepper:
+    made = Stepper(options.pop("bundle", Path("light")), features=features, capacity=200, device="cpu", **options)
     made.arena.open(0)
     return made
 
 
-def readings(made: Engine, names: list[bytes], value: npt.NDArray[np.float64]) -> Readings:
+def readings(made: Stepper, names: list[bytes], value: npt.NDArray[np.float64]) -> Readings:
     n = len(names)
     slots = made.arena.admit(0, names)
     return Readings(slots, np.arange(n), 1_700_000_000_000 + MINUTE * np.arange(n), value.reshape(n, -1))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
 from tests.support.command_line import stream_gru
@@ -28,7 +28,7 @@ def test_sizes_errors_and_ratios(tmp_path: Path) -> None:
     assert shipped["ratio"] == 1
     assert tiny["readings_per_s"] > 0
     assert tiny["parameters"] == sum(weight.numel() for weight in made.forecaster.parameters())
-    assert tiny["row_bytes"] == Engine(tmp_path / "tiny", capacity=1, device="cpu").layout.row_bytes
+    assert tiny["row_bytes"] == Stepper(tmp_path / "tiny", capacity=1, device="cpu").layout.row_bytes
     assert list(tiny["error"]) == ["1", "5"]
     assert shipped["error"]["12"] < 0.9  # a sine is no random walk
     assert all(0 <= share <= 1 for share in shipped["coverage"].values())

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from stream_gru.cli import app, progress
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import StreamGruError
 from stream_gru.models import bundle
 from stream_gru.training import fit
@@ -96,7 +96,7 @@ def test_history_goes_on_from_the_package_s_bundle(tmp_path: Path, history: list
     assert (made.training["source"], made.training["start"]) == ("history", package.name)
     assert made.training["learning_rate"] == 5e-4
     assert (made.network, made.horizons) == (package.description.network, package.horizons)
-    assert Engine(tmp_path / "mine", capacity=1, device="cpu").steps == (1, *package.horizons)
+    assert Stepper(tmp_path / "mine", capacity=1, device="cpu").steps == (1, *package.horizons)
     before = package.forecaster.state_dict()
     for name, tensor in weights(tmp_path / "mine").items():
         torch.testing.assert_close(tensor, before[name], atol=1e-3, rtol=0)

@@ -12,7 +12,7 @@ import pytest
 from stream_gru import settings
 from stream_gru.columns import Forecasts, Level, Readings
 from stream_gru.detection import detector
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import SettingsError
 from stream_gru.training.fleet import Fleet, Label
 
@@ -25,7 +25,7 @@ ECHO = 100 * STEP  # the return to normal is a change as well
 def watched() -> tuple[Fleet, list[Label], Readings, Forecasts]:
     fleet = Fleet(SERIES, STEP, 1_700_000_000_000, seed=11, anomalies=1 / 1200, gaps=1 / 3000, nulls=0.001, quiet=400)
     block = fleet.ticks(TICKS)
-    engine = Engine(capacity=SERIES, device="cpu")
+    engine = Stepper(capacity=SERIES, device="cpu")
     engine.arena.open(0)
     slots = engine.arena.admit(0, [name.encode() for name in fleet.names])
     readings = Readings(slots[block.series], block.position, block.timestamp, block.value[:, None])
@@ -69,7 +69,7 @@ def test_intervals_cover_what_they_say(watched: tuple[Fleet, list[Label], Readin
 
 def run(series: Sequence[np.ndarray], **chosen: Any) -> list[Forecasts]:
     """Some series, a reading a minute each, side by side: a step of many costs little more than of one."""
-    engine = Engine(capacity=len(series), device="cpu", detector=settings.Detector(**chosen))
+    engine = Stepper(capacity=len(series), device="cpu", detector=settings.Detector(**chosen))
     engine.arena.open(0)
     slots = engine.arena.admit(0, [b"%d" % i for i in range(len(series))])
     slot = np.repeat(slots, [len(y) for y in series])

@@ -14,6 +14,7 @@ from stream_gru import codecs
 from stream_gru.cli import app
 from stream_gru.columns import Readings
 from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import DataError, SettingsError
 from stream_gru.models import bundle
 from stream_gru.models.context import Context
@@ -57,7 +58,7 @@ def test_payload_and_engine_agree(wanting: Path) -> None:
     codec = codecs.load(Input(covariates=("load", "weather.sun")), (1, 2))
     payloads = codec.encode_readings([b"a"] * N, TIMES, np.c_[value, extras])
     decoded = codec.decode([b"a"] * N, [*payloads], TIMES)
-    engine = Engine(wanting, capacity=1, device="cpu")
+    engine = Stepper(wanting, capacity=1, device="cpu")
     engine.arena.open(0)
     slots = engine.arena.admit(0, decoded.series)
     served = engine.step(Readings(slots, np.arange(N), decoded.timestamp, decoded.value))
@@ -81,7 +82,7 @@ def test_a_reading_whose_covariates_are_unknown_is_no_missing_reading(wanting: P
 
 @pytest.mark.parametrize("fields", [(), ("load",), ("sun", "load"), ("load", "sun", "wind")])
 def test_a_worker_starts_with_the_fields_of_its_model_alone(wanting: Path, fields: tuple[str, ...]) -> None:
-    def start(covariates: tuple[str, ...]) -> Engine:
+    def start(covariates: tuple[str, ...]) -> Stepper:
         settings = Settings(input=Input(covariates=covariates), model=Model(bundle=wanting, device="cpu"))
         return Worker(settings)._engine()
 

@@ -2,223 +2,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
 
-from stream_gru import settings
-from stream_gru.columns import Forecasts, Level, Readings
-from stream_gru.engine.engine import Engine
-from stream_gru.errors import BundleError, DataError, SettingsError
+import stream_gru
+from stream_gru import DataError, Engine, OutputError
+from stream_gru.engine.times import epoch_ms
 from stream_gru.models import bundle
-from stream_gru.models.network import Network
 
 MINUTE = 60_000
-NAN = float("nan")
+START = 1_763_800_000_000
 
 
-LIGHT = Path("light")  # where the model does not matter: its steps take half the time
-
-
-def make(features: int = 1, min_n: int = 64, bundle: Path = LIGHT) -> Engine:
-    detector = settings.Detector(min_n_samples_seen=min_n)
-    made = Engine(bundle, features=features, capacity=50, device="cpu", detector=detector)
-    made.arena.open(0)
-    return made
-
-
-class Feed:
-    """One series of an engine, reading by reading."""
-
-    def __init__(self, engine: Engine, name: bytes = b"s") -> None:
-        self.engine, self.slot = engine, engine.arena.admit(0, [name])
-        self.offset, self.time = -1, 1_700_000_000_000
-
-    def __call__(self, *values: object, gap: int = MINUTE, offset: int | None = None) -> Forecasts:
-        """Readings one after the other; a tuple is a reading of several features."""
-        n = len(values)
-        table = np.array(values, float).reshape(n, -1)
-        times = self.time + gap * np.arange(1, n + 1)
-        offsets = np.arange(n) + (self.offset + 1 if offset is None else offset)
-        self.time, self.offset = max(self.time, int(times[-1])), max(self.offset, int(offsets[-1]))
-        return self.engine.step(Readings(np.repeat(self.slot, n), offsets, times, table))
-
-    def row(self) -> bytes:
-        return self.engine.arena.read(self.slot).tobytes()
-
-
-def test_first_points_are_forecast_by_what_there_is() -> None:
-    out = Feed(make())(10.0, 11.0, 10.5, 10.7)
-    assert np.isnan(out.yhat[0])
-    assert out.yhat[1] == pytest.approx(10.0, abs=1e-6)
-    assert (np.abs(out.yhat[2:] - 10.7) < 1.5).all()
-    assert (out.level == Level.WARMUP).all()
-    assert np.isnan(out.anomaly_score).all()
-    assert not out.is_anomaly.any()
-    assert (np.diff(out.ahead[:, :, [1, 0, 2], 0], axis=2) >= 0).all()  # lower, median, upper
-
-
-def test_covered_and_late_readings_change_nothing() -> None:
-    feed = Feed(make())
-    feed(*np.sin(np.arange(30)))
-    before = feed.row()
-    late = feed(5.0, gap=-MINUTE)
-    assert (late.level[0], feed.row()) == (Level.LATE, before)
-    assert late.y[0, 0] == 5.0
-    assert np.isnan([late.anomaly_score[0], late.alert_score[0]]).all()
-    covered = feed(5.0, 6.0, offset=28)
-    assert (covered.level == Level.COVERED).all()
-    assert feed.row() == before
-    assert feed.engine.arena.dirty == 1
-    feed.engine.arena.cut(0)
-    feed(5.0, offset=3)
-    assert feed.engine.arena.dirty == 0
-
-
-def test_an_equal_timestamp_is_an_ordinary_reading() -> None:
-    feed = Feed(make())
-    feed(*np.sin(np.arange(5)))
-    assert feed(0.5, gap=0).level[0] == Level.WARMUP
-
-
-def test_a_missing_reading_moves_only_offset_and_time() -> None:
-    feed = Feed(make(min_n=5))
-    feed(*np.sin(np.arange(30)))
-    before = feed.engine.layout.parse([feed.row()])[0]
-    out = feed(NAN)
-    after = feed.engine.layout.parse([feed.row()])[0]
-    assert out.level[0] == Level.MISSING
-    assert np.isnan([out.yhat[0, 0], out.anomaly_score[0], out.alert_score[0], out.ahead[0, 0, 0, 0]]).all()
-    assert (after["offset"], after["timestamp"]) == (before["offset"] + 1, before["timestamp"] + MINUTE)
-    assert after["body"].tobytes() == before["body"].tobytes()
-    assert (after["last"], after["seen"]) == (before["last"], before["seen"])
-    assert feed.engine.arena.dirty == 1
-
-
-def test_features_are_independent_and_may_be_missing_one_by_one() -> None:
-    rng = np.random.default_rng(0)
-    both, alone = Feed(make(2, min_n=10)), Feed(make(1, min_n=10))
-    y = rng.normal(size=(40, 2))
-    holes = rng.random(40) < 0.3
-    y[holes, 1] = np.nan
-    together, single = both(*map(tuple, y)), alone(*y[:, 0])
-    np.testing.assert_allclose(together.yhat[:, 0], single.yhat[:, 0], atol=1e-6)
-    np.testing.assert_allclose(together.ahead[..., 0], single.ahead[..., 0], atol=1e-6)
-    assert np.isnan(together.yhat[holes, 1]).all()
-    assert (together.level[20:] != Level.MISSING).all()
-    assert both((NAN, NAN)).level[0] == Level.MISSING
-
-
-def test_a_spike_is_flagged_alerted_once_and_closed() -> None:
-    rng = np.random.default_rng(1)
-    feed = Feed(make())
-    feed(*rng.normal(size=400))
-    out = feed(40.0, 41.0, 0.3, -0.2, *rng.normal(size=96))
-    run = int(np.argmin(out.is_anomaly))
-    assert 2 <= run < 50
-    assert (out.level[:run] == Level.ANOMALY).all()
-    assert (out.anomaly_score[:run] > 1).all()
-    assert ((out.anomaly_grade[:run] > 0) & (out.anomaly_grade[:run] < 1)).all()
-    assert np.flatnonzero(out.alert).tolist() == [0]
-    assert out.alert_score[0] == out.anomaly_score[0]
-    assert (out.alert_score[1:] <= 1).all()
-    assert np.flatnonzero(out.closes).tolist() == [run]
-    assert (out.anomaly_grade[run:] == 0).all()
-
-
-def test_more_sensitivity_lowers_the_thresholds() -> None:
-    rng = np.random.default_rng(2)
-    y = [*rng.normal(size=400), 6.0, *rng.normal(size=20)]
-    scores = []
-    for sensitivity in (0.01, 1.0):
-        engine = Engine(LIGHT, capacity=5, device="cpu", detector=settings.Detector(sensitivity=sensitivity))
-        engine.arena.open(0)
-        scores.append(Feed(engine)(*y).anomaly_score[150:])
-    assert (scores[1] >= scores[0]).all()
-    assert scores[1].mean() > 1.5 * scores[0].mean()
-
-
-def test_an_anomaly_of_several_features_is_explained() -> None:
-    rng = np.random.default_rng(6)
-    feed = Feed(make(3))
-    usual = np.array([0, 100, 1e4])
-    y = rng.normal(size=(403, 3)) + usual
-    y[400:, 1] += 30
-    out = feed(*map(tuple, y))
-    assert out.is_anomaly[400:].all()
-    shares = out.relevant_attribution[400:]
-    np.testing.assert_allclose(shares.sum(axis=1), 1)
-    assert (shares[:, 1] > 0.9).all()
-    np.testing.assert_allclose(out.expected_values[400:], [usual] * 3, atol=3)
-    assert np.isnan(out.relevant_attribution[~out.is_anomaly]).all()
-    assert np.isnan(out.expected_values[~out.is_anomaly]).all()
-
-
-@pytest.mark.parametrize("start", [1e9, 1e12])
-def test_a_counter_keeps_its_precision(start: float) -> None:
-    rng = np.random.default_rng(3)
-    steps = rng.normal(0, 1, 300)
-    near, far = Feed(make()), Feed(make())
-    # The magnitude itself is an input, so the forecasts may differ a little, but not by the rounding of 1e12.
-    a, b = near(*(1000 + steps)), far(*(start + steps))
-    error = np.abs(b.yhat[100:, 0] - b.y[100:, 0]).mean()
-    assert error < 1.2 * np.abs(a.yhat[100:, 0] - a.y[100:, 0]).mean()
-
-
-@pytest.mark.parametrize("values", [[0.0] * 200, [1e30, -1e30] * 100, [1e-300, 0.0] * 100, [5.0] * 150 + [1e30] * 50])
-def test_odd_series_give_finite_numbers(values: list[float]) -> None:
-    out = Feed(make(min_n=10))(*values)
-    assert np.isfinite(out.yhat[1:]).all()
-    assert np.isfinite(out.ahead).all()
-    assert np.isfinite(out.anomaly_score[10:]).all()
-
-
-def test_a_flat_line_is_normal_until_it_moves() -> None:
-    feed = Feed(make())
-    out = feed(*[0.1 + 0.2] * 150, *[0.3] * 50)  # differ by rounding only
-    assert not out.is_anomaly.any()
-    assert feed(1.0).is_anomaly[0]
-
-
-def test_no_readings_give_no_forecasts() -> None:
-    empty = np.empty(0, np.int64)
-    assert len(make(2).step(Readings(empty, empty, empty, np.empty((0, 2))))) == 0
-
-
-def test_a_reload_starts_every_row_anew(tmp_path: Path) -> None:
-    description = bundle.Description(name="small", network=Network(hidden=8), horizons=(3,))
-    bundle.save(tmp_path, description, bundle.build(description))
-    engine = make()
-    Feed(engine)(1.0, 2.0)
-    was = engine.layout.version
-    engine.reload(tmp_path)
-    assert engine.arena.partitions == [0]
-    assert len(engine.arena) == 0
-    assert engine.layout.version != was
-    assert (engine.steps, engine.bundle.horizons) == ((1, 3), (3,))
-    assert Feed(engine)(1.0).ahead.shape == (1, 2, 3, 1)
-    with pytest.raises(BundleError):
-        engine.reload(tmp_path / "nowhere")
-    assert engine.bundle.description.name == "small"
-
-
-@pytest.mark.parametrize("bundle", ["light", "zero-shot"])
-def test_rows_survive_the_store(bundle: str) -> None:
-    rng = np.random.default_rng(4)
-    y = rng.normal(size=100)
-    straight, moved, other = (Feed(make(min_n=10, bundle=Path(bundle)), name) for name in (b"s", b"s", b"other"))
-    expected = straight(*y)
-    moved(*y[:50])
-    other.engine.arena.close(0)
-    other.engine.arena.open(0)
-    other.slot = other.engine.arena.insert(0, [b"s"], [moved.row()])
-    other.time, other.offset = moved.time, moved.offset
-    rest = other(*y[50:])
-    np.testing.assert_array_equal(rest.yhat, expected.yhat[50:])
-    np.testing.assert_array_equal(rest.anomaly_score, expected.anomaly_score[50:])
+def wave(n: int = 200) -> pl.DataFrame:
+    """One series, a reading an hour, that repeats each day."""
+    hours = np.arange(n)
+    value = 20 + 5 * np.sin(hours * 2 * np.pi / 24) + np.random.default_rng(0).normal(0, 0.1, n)
+    return pl.DataFrame({"series": ["pump-3"] * n, "timestamp": START + 3_600_000 * hours, "value": value})
 
 
 def test_score_takes_columns_and_gives_the_output_record() -> None:
@@ -236,7 +43,7 @@ def test_score_takes_columns_and_gives_the_output_record() -> None:
     assert table["timestamp"][-1] - table["timestamp"][0] == 2 * MINUTE
     assert table["y"][1] == {"a": 3.0, "b": None}
     assert [step["step"] for step in table["forecast"][0]] == [1, 12, 36]
-    assert table["model"].unique().to_list() == [engine.bundle.name]
+    assert table["model"].unique().to_list() == [engine.model]
     more = engine.score(["x"], [times[-1] + np.timedelta64(60, "s")], [[2, 2]])
     assert more["yhat"][0]["a"] is not None
     assert more["id"].to_list() == ["6"]
@@ -249,26 +56,6 @@ def test_score_takes_one_feature_and_epochs() -> None:
     assert table.schema["y"] == pl.Float64
     with pytest.raises(DataError, match="reading 1"):
         engine.score(["x", "x"], [120_000, 120_000], [1.0, np.inf])
-
-
-def test_a_device_that_is_not_there_is_said() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    with pytest.raises(SettingsError, match="finds no CUDA device"):
-        Engine(device="cuda")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_agrees_with_the_cpu() -> None:
-    rng = np.random.default_rng(5)
-    y = rng.normal(size=300)
-    outs = []
-    for device in ("cpu", "cuda"):
-        engine = Engine(capacity=10, device=device)
-        engine.arena.open(0)
-        outs.append(Feed(engine)(*y))
-    np.testing.assert_allclose(outs[0].yhat, outs[1].yhat, atol=1e-3)
 
 
 def test_the_package_gives_the_engine_without_importing_torch_for_help() -> None:
@@ -291,31 +78,276 @@ def test_any_step_may_be_asked_for() -> None:
     assert set(ahead[1]) == {1, 2, 24, waits}
 
 
+def test_all_names_are_there() -> None:
+    for name in stream_gru.__all__:
+        assert getattr(stream_gru, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Motor'"):
+        stream_gru.Motor  # noqa: B018 - asking for it is the test
+
+
+def test_a_model_is_taken_by_its_name() -> None:
+    assert (
+        Engine("light", capacity=1).model == Engine(Path("light"), capacity=1).model == bundle.load(Path("light")).name
+    )
+
+
+def test_the_threads_of_torch_stay_as_they_are() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Engine("light", capacity=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_frames_and_columns_give_the_same() -> None:
+    readings = wave()
+    columns = Engine(capacity=1).score(readings["series"].to_list(), readings["timestamp"], readings["value"])
+    assert Engine(capacity=1).score(readings).equals(columns)
+    times = readings.with_columns(pl.from_epoch("timestamp", "ms").dt.replace_time_zone("UTC"))
+    assert Engine(capacity=1).score(times).equals(columns)
+
+
+def test_pandas_in_pandas_out() -> None:
+    readings = wave()
+    there = Engine(capacity=1).score(readings)
+    frame = pd.DataFrame({name: readings[name].to_list() for name in readings.columns}, index=range(1000, 1200))
+    frame["timestamp"] = pd.to_datetime(frame["timestamp"], unit="ms", utc=True).dt.tz_convert("Europe/Berlin")
+    frame.loc[1150, "value"] = np.nan
+    here = Engine(capacity=1).score(frame)
+    assert isinstance(here, pd.DataFrame)
+    assert here.columns.to_list() == there.columns
+    assert here.index.to_list() == frame.index.to_list()
+    np.testing.assert_array_equal(here["timestamp"], there["timestamp"])
+    np.testing.assert_allclose(here["yhat"][:100], there["yhat"].to_numpy()[:100])
+    assert here["level"][1150] == "missing"
+    assert np.isnan(here["y"][1150])
+    assert here["forecast"][1000][0]["step"] == 1
+
+
+def test_features_and_covariates_are_columns_by_name(tmp_path: Path) -> None:
+    made = pl.DataFrame(
+        {"flow": [1.0, 2.0], "series": ["a", "a"], "pressure": [5, None], "timestamp": [START, START + 1]}
+    )
+    out = Engine("light", features=["flow", "pressure"], capacity=1).score(made)
+    assert out["y"].to_list() == [{"flow": 1.0, "pressure": 5.0}, {"flow": 2.0, "pressure": None}]
+    with pytest.raises(DataError, match="no column value; it has flow, series, pressure, timestamp"):
+        Engine("light", capacity=1).score(made)
+
+
 @pytest.mark.parametrize(
-    ("bundle", "horizons", "what"),
-    [("light", (24,), "light@.* forecasts the steps 1, 12, 36 only"), ("zero-shot", (1, 5), "between 2 and 1000")],
+    ("frame", "what"),
+    [
+        ({"value": ["warm"]}, "column value holds String; cast it to numbers"),
+        ({"series": [None]}, "reading 0: the series is None"),
+        ({"series": [""]}, "reading 0: the series is ''"),
+        ({"value": [np.inf]}, "reading 0: .inf. is infinite"),
+        ({"timestamp": [None]}, "reading 0: the time is missing"),
+        ({"timestamp": ["2026-01-01"]}, "reading 0: .* is no time"),
+    ],
 )
-def test_steps_that_cannot_be_had_are_said(bundle: str, horizons: tuple[int, ...], what: str) -> None:
-    with pytest.raises(SettingsError, match=what):
-        Engine(Path(bundle), horizons=horizons)
+def test_a_frame_that_is_wrong_is_refused_and_nothing_scored(frame: dict[str, Any], what: str) -> None:
+    engine = Engine("light", capacity=1)
+    with pytest.raises(DataError, match=what):
+        engine.score(pl.DataFrame({"series": ["a"], "timestamp": [START], "value": [1.0], **frame}))
+    assert engine.series == []
 
 
-def test_all_levels_of_the_forecast_are_there() -> None:
-    engine = Engine(capacity=1)
-    engine.arena.open(0)
-    (slot,) = engine.arena.admit(0, [b"a"])
-    n = 100
-    value = np.random.default_rng(0).normal(size=(n, 1))
-    out = engine.step(Readings(np.full(n, slot), np.arange(n), 1_700_000_000_000 + 1000 * np.arange(n), value))
-    low, middle, high = (out.quantiles[1:, engine.levels.index(level)] for level in (0.05, 0.5, 0.95))
-    assert (np.diff(out.quantiles[1:], axis=1) >= 0).all()
-    np.testing.assert_array_equal(np.stack([low, middle, high]), [out.lower[1:], out.yhat[1:], out.upper[1:]])
+@pytest.mark.parametrize(
+    ("series", "timestamp", "value", "what"),
+    [
+        (["a"], [START, START + 1], [1.0], "1 series, 2 times and 1 values"),
+        (["a"], [START], [1.0, 2.0], "value: 1 readings of value are wanted"),
+        (["a"], [START], ["warm"], "could not convert"),
+        (["a", "b"], [START] * 2, [1.0, 2.0], "2 series are more than capacity=1"),
+    ],
+)
+def test_columns_that_are_wrong_are_refused(
+    series: list[str], timestamp: list[int], value: list[Any], what: str
+) -> None:
+    with pytest.raises(DataError, match=what):
+        Engine("light", capacity=1).score(series, timestamp, value)
 
 
-def test_a_bundle_that_cannot_forecast_what_is_asked_changes_nothing() -> None:
-    engine = Engine(capacity=1, horizons=(24,))
-    before = engine.bundle.name
-    with pytest.raises(SettingsError, match="steps 1, 12, 36 only"):
-        engine.reload(Path("light"))
-    assert engine.bundle.name == before
-    assert engine.score(["a"], [0], [1.0])["model"][0] == before
+def test_columns_need_times_and_values() -> None:
+    with pytest.raises(DataError, match="give a data frame, or series, timestamp and value"):
+        Engine("light", capacity=1).score(["a"])  # type: ignore[call-overload]  # what a user may try
+
+
+BERLIN = timezone(timedelta(hours=1))
+MOMENT = 1_767_265_200_000  # 2026-01-01 11:00 UTC
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [MOMENT],
+        [float(MOMENT)],
+        np.array([MOMENT], np.uint64),
+        [datetime(2026, 1, 1, 12, tzinfo=BERLIN)],
+        [datetime(2026, 1, 1, 11)],  # noqa: DTZ001 - a naive one is UTC
+        np.array(["2026-01-01T11"], "datetime64[h]"),
+        pl.Series([datetime(2026, 1, 1, 12, tzinfo=BERLIN)]),
+        pd.Series(pd.to_datetime(["2026-01-01 12:00+01:00"])),
+        pd.DatetimeIndex(["2026-01-01 11:00"]),
+        [pd.Timestamp("2026-01-01 12:00+01:00")],
+        iter([MOMENT]),
+    ],
+)
+def test_times_as_notebooks_hold_them(times: Any) -> None:
+    assert epoch_ms(times).tolist() == [MOMENT]
+
+
+@pytest.mark.parametrize(
+    ("times", "what"),
+    [
+        ([MOMENT / 1000 + 0.5], "reading 0: the time has a fraction"),
+        ([MOMENT, np.nan], "reading 1: the time is missing"),
+        (np.array([MOMENT, "NaT"], "datetime64[ms]"), "reading 1: the time is missing"),
+        ([MOMENT * 1000, MOMENT * 1_000_000], "reading 0: .* not between the years 1 and 9999"),
+        (["yesterday"], "is no time"),
+        (pl.Series([MOMENT, None]), "reading 1: the time is missing"),
+        ([datetime(2026, 1, 1, tzinfo=UTC), "soon"], "no time"),
+        ([True], "is no time"),
+    ],
+)
+def test_what_cannot_be_epoch_ms_is_refused_with_what_to_do(times: Any, what: str) -> None:
+    with pytest.raises(DataError, match=f"{what}.*epoch milliseconds as integers, or datetimes"):
+        epoch_ms(times)
+
+
+def test_seconds_are_no_milliseconds() -> None:
+    engine = Engine("light", capacity=2)
+    with pytest.raises(DataError, match="reading 0: the time looks like epoch seconds"):
+        engine.score(["a"], [MOMENT // 1000], [1.0])
+    engine.score(["b"] * 2, [0, MINUTE], [1.0, 2.0])
+    engine.score(["b"], [MOMENT // 1000], [1.0])  # this one began in 1970 and goes on
+
+
+def test_one_reading_is_what_the_topic_would_hold() -> None:
+    engine, again = Engine("light", features=["a", "b"], capacity=1), Engine("light", features=["a", "b"], capacity=1)
+    table = again.score(["x"] * 3, START + MINUTE * np.arange(3), [[1, 2], [3, None], [5, 6]])
+    records = [
+        engine.score_one("x", START, {"a": 1, "b": 2}),
+        engine.score_one("x", datetime.fromtimestamp((START + MINUTE) / 1000, UTC), {"a": 3}),
+        engine.score_one("x", START + 2 * MINUTE, [5, 6]),
+    ]
+    for record, row in zip(records, table.iter_rows(named=True), strict=True):
+        assert (record.id, record.series, record.timestamp, record.level) == tuple(
+            row[name] for name in ("id", "series", "timestamp", "level")
+        )
+        assert record.y == row["y"]
+    assert records[1].yhat == pytest.approx(table["yhat"][1])
+    with pytest.raises(DataError, match="value: 1 readings of a, b"):
+        engine.score_one("x", START + 3 * MINUTE, 7.0)
+
+
+@pytest.mark.parametrize("features", [1, 2])
+def test_a_forecast_is_what_was_forecast_at_the_last_reading_and_more(features: int) -> None:
+    engine = Engine(capacity=2, features=features)
+    readings = wave()
+    value = np.stack([readings["value"].to_numpy() * (f + 1) for f in range(features)], axis=1)
+    if features == 2:
+        value[-1, 1] = np.nan  # the second goes on from the one before
+    names, times = ["a", "b"] * 100, readings["timestamp"]
+    out = engine.score(names, times, value)
+    before = engine.forecast("a", 1)
+    ahead = engine.forecast(["b", "a"], 40)
+    assert engine.forecast("a", 1).equals(before)  # nothing was learned
+    assert ahead["series"].to_list() == ["b"] * 40 + ["a"] * 40
+    assert ahead["step"].to_list() == [*range(1, 41)] * 2
+    hours = np.diff(ahead["timestamp"].to_numpy()[:40]) / 3_600_000
+    np.testing.assert_allclose(hours, 2, rtol=1e-6)  # each of the two has every second hour
+    for row, name in ((198, "a"), (199, "b")):
+        for step in out["forecast"][row]:
+            (said,) = (
+                ahead.filter(series=name, step=step["step"]).select("yhat", "yhat_lower", "yhat_upper").rows(named=True)
+            )
+            for column, number in said.items():
+                if features == 1:
+                    assert number == pytest.approx(step[column], rel=1e-6)
+                else:
+                    assert number["value_1"] == pytest.approx(step[column]["value_1"], rel=1e-6)
+                    assert np.isfinite(number["value_2"])
+    if features == 1:  # and it is right: the day repeats
+        cycle = 20 + 5 * np.sin((198 + 2 * np.arange(1, 41)) * 2 * np.pi / 24)
+        assert np.abs(ahead.filter(series="a")["yhat"].to_numpy() - cycle).mean() < 1.0
+
+
+def test_a_model_of_few_steps_forecasts_those() -> None:
+    engine = Engine("light", capacity=1)
+    engine.score(wave())
+    assert engine.forecast("pump-3", 24)["step"].to_list() == [1, 12]
+
+
+def test_a_series_of_one_reading_has_no_times_ahead() -> None:
+    engine = Engine("light", capacity=2)
+    engine.score(["a"], [START], [1.0])
+    assert engine.forecast("a", 1)["timestamp"].to_list() == [None]
+    engine.score(["b"], [START], [None])
+    assert engine.forecast("b", 1)["yhat"].to_list() == [None]
+
+
+@pytest.mark.parametrize(
+    ("series", "steps", "what"), [("x", 1, "no reading of series 'x'"), ("a", 0, "steps: 0"), ("a", 1001, "1000")]
+)
+def test_a_forecast_that_cannot_be_had(series: str, steps: int, what: str) -> None:
+    engine = Engine("light", capacity=1)
+    engine.score(["a"], [START], [1.0])
+    with pytest.raises(DataError, match=what):
+        engine.forecast(series, steps)
+
+
+def test_a_reset_series_starts_anew_and_others_go_on() -> None:
+    engine, fresh = Engine("light", capacity=2), Engine("light", capacity=2)
+    readings = wave()
+    engine.score(["a", "b"] * 100, readings["timestamp"], readings["value"])
+    engine.reset("a")
+    assert engine.forecast("a", 1)["yhat"].to_list() == [None]
+    later = [START + 10**9, START + 10**9]
+    again, first = engine.score(["a", "b"], later, [5.0, 5.0]), fresh.score(["a", "b"], later, [5.0, 5.0])
+    assert again["yhat"].to_list()[0] is None
+    assert again["yhat"].to_list()[1] is not None
+    assert again["forecast"][0].to_list() == first["forecast"][0].to_list()
+    with pytest.raises(DataError, match="no reading of series 'c'"):
+        engine.reset(["a", "c"])
+
+
+@pytest.mark.parametrize("features", [1, 2])
+def test_what_is_saved_goes_on_as_if_it_had_never_stopped(features: int, tmp_path: Path) -> None:
+    value = np.random.default_rng(1).normal(size=(300, features)).cumsum(0)
+    names, times = [f"s{i % 3}" for i in range(300)], START + MINUTE * np.arange(300)
+    whole = Engine("light", features=features, capacity=3)
+    some = Engine("light", features=features, capacity=3)
+    expected = whole.score(names, times, value)[200:]
+    some.score(names[:200], times[:200], value[:200])
+    some.save(tmp_path / "rows.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.safetensors"]
+    again = Engine("light", features=features, capacity=3)
+    again.score(["other"], [START], np.zeros((1, features)))
+    again.load(str(tmp_path / "rows.safetensors"))
+    assert again.series == ["s0", "s1", "s2"]
+    assert again.forecast("s1", 12).equals(some.forecast("s1", 12))
+    assert again.score(names[200:], times[200:], value[200:]).equals(expected)
+
+
+def test_a_file_of_another_model_or_none_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    engine = Engine("light", capacity=2)
+    engine.score(["a", "b"], [START] * 2, [1.0, 2.0])
+    engine.save(file := tmp_path / "rows.safetensors")
+    for other, what in (
+        (Engine(capacity=2), "belongs to another model"),
+        (Engine("light", features=["x"], capacity=2), "another set of features"),
+        (Engine("light", capacity=1), "2 series are more than capacity=1"),
+    ):
+        other.score(["own"], [START], [1.0])
+        with pytest.raises(DataError, match=what):
+            other.load(file)
+        assert other.series == ["own"]
+    (tmp_path / "text").write_text("rows")
+    for wrong in (tmp_path / "text", tmp_path / "nothing", bundle.SHIPPED["light"] / "weights.safetensors"):
+        with pytest.raises(DataError, match=str(wrong)):
+            engine.load(wrong)
+    with pytest.raises(OutputError, match="can't be written"):
+        engine.save(tmp_path / "no-folder" / "rows")

@@ -11,7 +11,7 @@ import pytest
 
 from stream_gru.codecs import load
 from stream_gru.columns import Forecasts, Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Detector, Input
 from tests.support.check import OUTPUT_CLOSE
@@ -21,7 +21,7 @@ SERIES = 100
 EXTREMES = ["NaN", "Infinity", "-Infinity", "1e38", "-1e38", "1e308", "1e999"]
 
 
-def step(engine: Engine, values: dict[int, float], tick: int) -> Forecasts:
+def step(engine: Stepper, values: dict[int, float], tick: int) -> Forecasts:
     slots = engine.arena.admit(0, [b"%d" % s for s in values])
     n = len(values)
     offsets = np.array([tick * SERIES + s for s in values])
@@ -29,8 +29,8 @@ def step(engine: Engine, values: dict[int, float], tick: int) -> Forecasts:
     return engine.step(Readings(slots, offsets, np.full(n, NOW + tick * 1000), column))
 
 
-def fresh(bundle: str) -> Engine:
-    engine = Engine(Path(bundle), capacity=SERIES, detector=Detector(min_n_samples_seen=20))
+def fresh(bundle: str) -> Stepper:
+    engine = Stepper(Path(bundle), capacity=SERIES, detector=Detector(min_n_samples_seen=20))
     engine.arena.open(0)
     return engine
 

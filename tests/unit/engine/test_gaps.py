@@ -11,7 +11,7 @@ import pytest
 from stream_gru import settings
 from stream_gru.columns import Floats, Forecasts, Ints, Level, Readings
 from stream_gru.engine import gaps
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import SettingsError
 from stream_gru.models import bundle
 
@@ -22,8 +22,8 @@ NAN = float("nan")
 
 def make(
     policy: str = "carry", features: int = 1, folder: Path | None = None, min_n: int = 10, **more: float
-) -> Engine:
-    engine = Engine(
+) -> Stepper:
+    engine = Stepper(
         folder or Path("light"),  # in half the time
         features=features,
         capacity=8,
@@ -35,7 +35,7 @@ def make(
     return engine
 
 
-def feed(engine: Engine, minutes: Ints | list[float], value: Floats | list[float], name: bytes = b"s") -> Forecasts:
+def feed(engine: Stepper, minutes: Ints | list[float], value: Floats | list[float], name: bytes = b"s") -> Forecasts:
     """Readings of one series, from the next offset on."""
     slot = engine.arena.admit(0, [name])
     first = int(engine.arena.heads["offset"][slot[0]]) + 1
@@ -44,7 +44,7 @@ def feed(engine: Engine, minutes: Ints | list[float], value: Floats | list[float
     return engine.step(Readings(np.repeat(slot, len(time)), np.arange(first, first + len(time)), time, table))
 
 
-def head(engine: Engine, name: bytes = b"s") -> np.void:
+def head(engine: Stepper, name: bytes = b"s") -> np.void:
     one: np.void = engine.arena.take(engine.arena.lookup(0, [name]))[0]
     return one
 

@@ -10,8 +10,8 @@ import pytest
 from stream_gru import settings
 from stream_gru.columns import Floats, Forecasts, Level, Readings
 from stream_gru.engine import late
-from stream_gru.engine.engine import Engine
 from stream_gru.engine.row import PAST
+from stream_gru.engine.stepper import Stepper
 
 MINUTE = 60_000
 START = 1_700_000_000_000
@@ -24,7 +24,7 @@ class Feed:
     def __init__(self, features: int = 1, min_n: int = 10, gaps: settings.Gaps | None = None) -> None:
         detector = settings.Detector(min_n_samples_seen=min_n)
         light = Path("light")  # the model does not matter
-        self.engine = Engine(light, features=features, capacity=4, device="cpu", detector=detector, gaps=gaps)
+        self.engine = Stepper(light, features=features, capacity=4, device="cpu", detector=detector, gaps=gaps)
         self.engine.arena.open(0)
         self.slot = self.engine.arena.admit(0, [b"s"])
         self.offset = 0

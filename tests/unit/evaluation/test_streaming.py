@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stream_gru.columns import Forecasts
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.evaluation import streaming
 from stream_gru.evaluation.cases import Case
 from stream_gru.evaluation.panel import panel
@@ -27,7 +27,7 @@ def make(i: int, n: int, features: int = 1) -> Case:
 
 
 def outputs(cases: list[Case]) -> list[Forecasts]:
-    engine = Engine(LIGHT, features=cases[0].value.shape[1], capacity=len(cases), device="cpu")
+    engine = Stepper(LIGHT, features=cases[0].value.shape[1], capacity=len(cases), device="cpu")
     places, parts = zip(*streaming.portions(engine, cases), strict=True)
     order = np.argsort(np.concatenate(places))
     columns = [np.concatenate([getattr(part, f.name) for part in parts])[order] for f in fields(Forecasts)]
@@ -80,7 +80,7 @@ def test_predictions_are_those_of_the_engine(monkeypatch: pytest.MonkeyPatch) ->
     expected = outputs(cases)
     monkeypatch.setattr(streaming, "_PORTION", 37)
     found = streaming.predict(LIGHT, cases, lambda _: None)
-    assert found.steps == Engine(LIGHT, capacity=1, device="cpu").steps
+    assert found.steps == Stepper(LIGHT, capacity=1, device="cpu").steps
     first = 0
     for one, case in zip(expected, cases, strict=True):
         data = panel([case])

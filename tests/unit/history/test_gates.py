@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from stream_gru.cli import app
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import BundleError, DataError
 from stream_gru.history import gates as tool
 from stream_gru.history.files import History
@@ -53,7 +53,7 @@ def test_a_summary_says_mean_quartiles_and_saturated_units() -> None:
 def test_there_must_be_readings() -> None:
     nothing = History([], np.empty(0, np.int64), np.empty((0, 1)))
     with pytest.raises(DataError, match="no readings"):
-        tool.run(Engine(capacity=1, device="cpu"), nothing, Path(), "nothing")
+        tool.run(Stepper(capacity=1, device="cpu"), nothing, Path(), "nothing")
 
 
 def write(file: Path, n: int = 400, shift: float = 8.0) -> Path:
@@ -98,7 +98,7 @@ def test_a_file_gives_a_picture_and_a_table(tmp_path: Path) -> None:
 
 
 def test_a_table_of_several_features_has_a_row_for_each(tmp_path: Path) -> None:
-    made = Engine(features=("x", "y"), capacity=1, device="cpu")
+    made = Stepper(features=("x", "y"), capacity=1, device="cpu")
     value = np.random.default_rng(4).normal(size=(50, 2))
     value[7, 1] = np.nan
     history = History(["s"] * 50, np.arange(50) * MINUTE, value)
@@ -129,10 +129,10 @@ def test_the_last_readings_are_of_each_series() -> None:
 def test_missing_values_have_no_gates(tmp_path: Path) -> None:
     value = np.array([[1.0], [2.0], [np.nan], [np.nan]])
     history = History(["s"] * 4, np.arange(4) * MINUTE, value)
-    whole = tool.run(Engine(capacity=1, device="cpu"), history, tmp_path, "gap")
+    whole = tool.run(Stepper(capacity=1, device="cpu"), history, tmp_path, "gap")
     assert pl.read_csv(whole.table)["update_mean"].is_null().to_list() == [False, False, True, True]
     assert whole.gates["update"]["mean"] > 0
-    end = tool.run(Engine(capacity=1, device="cpu"), history, tmp_path, "gap", last=2)
+    end = tool.run(Stepper(capacity=1, device="cpu"), history, tmp_path, "gap", last=2)
     assert (end.readings, end.gates) == (2, {})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stream_gru.detection.alert import Limits
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
 from stream_gru.training import calibrate, clean
@@ -82,7 +82,7 @@ def test_thresholds_are_written_into_the_bundle_and_served(folder: Path) -> None
     assert after.digest != before.digest
     assert after.description.alarms is not None
     assert after.description.alarms._asdict() == {name: tuple(row) for name, row in report["alarms"].items()}
-    assert Engine(folder, capacity=1, device="cpu").limits == after.description.alarms
+    assert Stepper(folder, capacity=1, device="cpu").limits == after.description.alarms
 
 
 @pytest.mark.parametrize(("horizons", "lead"), [((12, 36), 36), ((12,), 12), ((3, 96, 500), 96), ((200, 500), 200)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stream_gru.columns import Forecasts, Readings
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle
 from stream_gru.models.context import Context
 from stream_gru.models.network import Network
@@ -54,7 +54,7 @@ def recorded(gaps: bool, covariates: int) -> list[Series]:
 
 
 def serve(folder: Path, series: list[Series]) -> Forecasts:
-    engine = Engine(folder, capacity=len(series), device="cpu")
+    engine = Stepper(folder, capacity=len(series), device="cpu")
     engine.arena.open(0)
     slots = engine.arena.admit(0, [one.name.encode() for one in series])
     value = np.concatenate([np.c_[one.value, one.covariates] for one in series])

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from stream_gru.cli import app
 from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import DataError, TrainingError
 from stream_gru.models import bundle
 from stream_gru.models.forecaster import Forecaster
@@ -234,7 +235,7 @@ def test_tracks_are_what_the_engine_says_reading_by_reading(tmp_path: Path, miss
     ones = [series(50, 0, name="a"), series(37, 1, name="a")]
     history = History([Series(one.timestamp, one.value, name=one.name) for one in ones])
     history.series[0].value[[10, 11, 30]] = np.nan
-    engine = Engine(tmp_path, capacity=2, device="cpu")
+    engine = Stepper(tmp_path, capacity=2, device="cpu")
     tracks = rolling.tracks(engine, history)
     assert [len(track.value) for track in tracks] == [47 if missing == "mask" else 50, 37]
     for one, track in zip(history.series, tracks, strict=True):
@@ -259,7 +260,7 @@ def test_each_feature_has_its_own_scale(tmp_path: Path) -> None:
     value = np.stack([one.value, 50 * other.value], 1)
     history = History([Series(one.timestamp, column, feature) for feature, column in enumerate(value.T)])
     features = {"features": 2, "capacity": 2, "device": "cpu"}
-    tracks = rolling.tracks(Engine(tmp_path, **features), history)  # type: ignore[arg-type]  # three of its options
+    tracks = rolling.tracks(Stepper(tmp_path, **features), history)  # type: ignore[arg-type]  # three of its options
     together = Engine(tmp_path, **features).score(["x"] * 60, one.timestamp, value)  # type: ignore[arg-type]  # as above
     for name, track in zip(("value_1", "value_2"), tracks, strict=True):
         said = together["yhat"].struct.field(name).to_numpy()
@@ -271,7 +272,7 @@ def test_no_forecast_knows_what_comes_after_its_origin(tmp_path: Path) -> None:
     one, other = series(80), series(80)
     other.value[50:] += 99
     plain = [History([Series(each.timestamp, each.value)]) for each in (one, other)]
-    first, second = (rolling.tracks(Engine(tmp_path, capacity=1, device="cpu"), each)[0] for each in plain)
+    first, second = (rolling.tracks(Stepper(tmp_path, capacity=1, device="cpu"), each)[0] for each in plain)
     np.testing.assert_array_equal(first.forecast[:50], second.forecast[:50])
     assert (first.forecast[50:, :, 0] != second.forecast[50:, :, 0]).all()
 

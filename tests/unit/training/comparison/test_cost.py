@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stream_gru import features
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle
 from stream_gru.models.bundle import Description
 from stream_gru.models.network import Network, compose
@@ -43,7 +43,7 @@ def test_sizes_are_those_of_the_files_and_rows(tmp_path: Path) -> None:
     size = cost.size(description, forecaster, batch(waves(), description))
     bundle.save(tmp_path, description, forecaster)
     assert size.megabytes == (tmp_path / "weights.safetensors").stat().st_size / 1e6
-    assert size.row == Engine(tmp_path, capacity=1, device="cpu").layout.row_bytes
+    assert size.row == Stepper(tmp_path, capacity=1, device="cpu").layout.row_bytes
     assert size.state == 2 * 8 * 4
     assert size.training > 16 * size.parameters
 

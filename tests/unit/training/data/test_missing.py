@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stream_gru.columns import Level, Readings
 from stream_gru.detection import detector
 from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle
 from stream_gru.models.context import Context
 from stream_gru.models.network import Network
@@ -127,16 +129,19 @@ def test_any_batching_of_readings_with_gaps_gives_the_same(tmp_path: Path, how: 
 
 @pytest.mark.parametrize(("how", "moves"), [("mask", False), ("forward", True), ("forecast", True)])
 def test_a_value_of_our_own_moves_the_series_on_and_is_no_evidence(tmp_path: Path, how: str, moves: bool) -> None:
-    engine = Engine(served_as(tmp_path, how), capacity=1, device="cpu")
+    engine = Stepper(served_as(tmp_path, how), capacity=1, device="cpu")
     time = HOUR * np.arange(100)
-    engine.score(["a"] * 99, time[:99], np.random.default_rng(0).normal(size=99))
+    engine.arena.open(0)
+    slots = np.repeat(engine.arena.admit(0, [b"a"]), 99)
+    value = np.random.default_rng(0).normal(size=(99, 1))
+    engine.step(Readings(slots, np.arange(99), time[:99], value))
     before = engine.arena.bodies.clone().view(-1)
-    (level,) = engine.score(["a"], time[99:], [None])["level"]
+    (level,) = engine.step(Readings(slots[:1], np.array([99]), time[99:], np.array([[NAN]]))).level
     after = engine.arena.bodies.view(-1)
     names = list(engine.layout.fields)
     first = names.index(next(iter(detector.FIELDS)))
     start = sum(engine.layout.fields[name] for name in names[:first])
     judging = slice(start, start + sum(detector.FIELDS.values()))
-    assert level == "missing"
+    assert level == Level.MISSING
     assert bool((after[judging] == before[judging]).all())
     assert bool((after[:start] == before[:start]).all()) != moves

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from stream_gru.engine.engine import Engine
+from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import BundleError, SettingsError, StreamGruError, TrainingError
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
@@ -123,7 +123,7 @@ def test_a_search_finds_what_is_best_and_leaves_its_bundle(
     assert found.recipe.plan.learning_rate == found.trials[0].chosen["learning_rate"]
     assert not found.refitted
     assert len(fake.fitted) == 15  # the bundle is the trial's own
-    assert Engine(tmp_path / "best", capacity=1, device="cpu").bundle.description.network.hidden == 3
+    assert Stepper(tmp_path / "best", capacity=1, device="cpu").bundle.description.network.hidden == 3
     training = found.bundle.description.training
     assert (training["trial"], training["loss"]) == (found.trials[0].number, found.trials[0].value)
     assert recipe.load(tmp_path / "best" / "recipe.toml") == found.recipe
