@@ -5,10 +5,10 @@ Everything between decoding and encoding works on these arrays; there is no Pyth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+_Note = TypeVar("_Note")
 
 
 class Level(IntEnum):
@@ -27,6 +29,10 @@ class Level(IntEnum):
     MISSING = 3  # the value was null: nothing to score
     LATE = 4  # older than the last reading of its series: held against the forecast of its time, state unchanged
     COVERED = 5  # a replayed record that the row already reflects (rule R12): nothing is published
+
+
+LEVEL_NAMES = tuple(level.name.lower() for level in Level)
+"""What an output calls each `Level`."""
 
 
 @dataclass(slots=True)
@@ -81,6 +87,21 @@ class Forecasts:
         """The forecasts at `index` (integers, a mask or a slice), in that order."""
         return type(self)(*(getattr(self, f.name)[index] for f in fields(self)))
 
+    @classmethod
+    def join(cls, parts: Sequence[tuple[Ints, Self]], n: int) -> Self:
+        """One table of `n` rows from at least one part of it: the places of its rows, as `waves` gives them, and those.
+
+        The places of all parts together are a permutation of ``arange(n)``.
+        """
+        columns = []
+        for field in fields(cls):
+            first = getattr(parts[0][1], field.name)
+            column = np.empty((n, *first.shape[1:]), first.dtype)
+            for places, part in parts:
+                column[places] = getattr(part, field.name)
+            columns.append(column)
+        return cls(*columns)
+
 
 def waves(slot: Ints) -> Iterator[Ints]:
     """Split rows by occurrence: each slot at most once a wave, first occurrences first, order kept.
@@ -101,3 +122,17 @@ def waves(slot: Ints) -> Iterator[Ints]:
     by_wave = np.argsort(occurrence, kind="stable")
     for index in np.split(order[by_wave], np.flatnonzero(np.diff(occurrence[by_wave])) + 1):
         yield np.sort(index)
+
+
+def notes(of: type, kind: type[_Note]) -> dict[str, _Note]:
+    """The notes of one `kind` in the annotations of a class, ``Annotated[type, note]``, by field and in order.
+
+    So a class with typed fields is at the same time the one table of what there is to know of each.
+    """
+    hints = get_type_hints(of, include_extras=True)
+    return {
+        name: note
+        for name, hint in hints.items()
+        for note in getattr(hint, "__metadata__", ())
+        if isinstance(note, kind)
+    }

@@ -22,7 +22,7 @@ def parse(field: str) -> Path:
     return path
 
 
-class Layout:
+class PayloadLayout:
     """A struct with one attribute for each wanted field, nested like the paths."""
 
     def __init__(self, fields: Sequence[tuple[Path, Any]], optional: Collection[Path] = ()) -> None:
@@ -33,7 +33,7 @@ class Layout:
         below: dict[str, list[tuple[Path, Any]]] = {}
         for (name, *rest), kind in fields:
             below.setdefault(name, []).append((tuple(rest), kind))
-        self._inner: dict[str, Layout | None] = {}
+        self._inner: dict[str, PayloadLayout | None] = {}
         self._optional = {name for name, parts in below.items() if all((name, *path) in optional for path, _ in parts)}
         types: list[Any] = []
         for name, parts in below.items():
@@ -41,7 +41,7 @@ class Layout:
             if whole and len(parts) > 1:
                 raise SettingsError(f"input: the field {name!r} is named twice, or both itself and a field within it")
             within = [path[1:] for path in optional if path[0] == name]
-            self._inner[name] = layout = None if whole else Layout(parts, within)
+            self._inner[name] = layout = None if whole else PayloadLayout(parts, within)
             kind = whole[0] if layout is None else layout.struct
             types.append(kind | None if name in self._optional else kind)
         attributes = [f"f{i}" for i in range(len(below))]

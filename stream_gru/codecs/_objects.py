@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from stream_gru.codecs._fields import Layout, Path
+from stream_gru.codecs._fields import Path, PayloadLayout
 from stream_gru.records.dead_letters import Reason
 
 MAX_DEPTH = 100  # of nested brackets: far below where the parser's own limit would depend on who called it
@@ -44,7 +44,7 @@ class Reader:
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         """Raises `SettingsError` when a field can't be read beside another."""
         optional = [field.path for field in wanted if field.optional]
-        self.layout = Layout([(field.path, field.kind) for field in wanted], optional)
+        self.layout = PayloadLayout([(field.path, field.kind) for field in wanted], optional)
         self._one: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self.layout.struct)
         self._many: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[self.layout.struct | int])  # type: ignore[name-defined]  # made at run time
         self._wanted = [(field, msgspec.json.Decoder(field.kind)) for field in wanted]

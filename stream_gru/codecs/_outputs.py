@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from math import log10
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from stream_gru.codecs._fields import Layout
-from stream_gru.columns import Floats, Forecasts, Ints, Level
-from stream_gru.records.output import ForecastStep, OutputRecord
+from stream_gru.codecs._fields import PayloadLayout
+from stream_gru.columns import LEVEL_NAMES, Floats, Forecasts, Ints
+from stream_gru.records.output import COLUMNS, ForecastStep, OutputRecord
+from stream_gru.records.schema import Column, Kind, When
 
 _ENCODER = msgspec.json.Encoder()
-_LEVELS = np.array([level.name.lower() for level in Level], object)
+_LEVELS = np.array(LEVEL_NAMES, object)
 _POWERS = 10.0 ** np.arange(-300, 301)
 
 
@@ -24,13 +26,14 @@ def encode_each(items: Iterable[Any]) -> list[bytes]:
     return list(map(_ENCODER.encode, items))
 
 
-class Writer:
-    """Writes forecasts of the named features for the given farther horizons."""
+class OutputWriter:
+    """Writes forecasts of the named features for the given horizons, by the notes of the output record."""
 
     def __init__(self, horizons: Sequence[int], features: Sequence[str]) -> None:
         """Raises `SettingsError` for a feature that JSON can't name."""
         self._horizons = tuple(horizons)
-        self._by_name = Layout([((name,), float) for name in features]).struct if len(features) > 1 else None
+        self._by_name = PayloadLayout([((name,), float) for name in features]).struct if len(features) > 1 else None
+        self._columns = [self._from_forecasts(name, column) for name, column in COLUMNS.items()]
 
     def write(
         self, series: Sequence[bytes], timestamp: Ints, ids: Sequence[str], model: str, forecasts: Forecasts
@@ -39,25 +42,38 @@ class Writer:
         n, k = forecasts.ahead.shape[:2]
         if not len(series) == len(timestamp) == len(ids) == n or k != len(self._horizons):
             raise ValueError(f"{n} forecasts of {k} horizons for {len(series)} readings of {len(self._horizons)}")
-        columns: list[Iterable[Any]] = [
-            [key.decode() for key in series],
-            timestamp.tolist(),
-            self._quantity(forecasts.y),
-            *(self._quantity(shorten(column)) for column in (forecasts.yhat, forecasts.lower, forecasts.upper)),
-            _score(forecasts.anomaly_score).tolist(),
-            shorten(forecasts.anomaly_grade).tolist(),
-            forecasts.is_anomaly.tolist(),
-            forecasts.alert.tolist(),
-            _score(forecasts.alert_score).tolist(),
-            _LEVELS[forecasts.level].tolist(),
-            self._ahead(shorten(forecasts.ahead)),
-            repeat(model),
-            ids,
-            self._where_any(forecasts.spread),
-            _counts(forecasts.imputed),
-            *(self._by_feature(column) for column in (forecasts.relevant_attribution, forecasts.expected_values)),
-        ]
+        given: dict[str, Iterable[Any]] = {
+            "series": [key.decode() for key in series],
+            "timestamp": timestamp.tolist(),
+            "model": repeat(model),
+            "id": ids,
+        }
+        columns = (given[column] if isinstance(column, str) else column(forecasts) for column in self._columns)
         return encode_each(map(OutputRecord, *columns))
+
+    def _from_forecasts(self, name: str, column: Column) -> str | Callable[[Forecasts], Iterable[Any]]:
+        """What makes a column of N forecasts; the name of one that the caller gives."""
+        if column.kind in {Kind.TEXT, Kind.TIME}:
+            return name
+        if column.when is When.EXPLAINED and self._by_name is None:
+            return lambda _: repeat(msgspec.UNSET)
+        convert = self._where_any if column.when in {When.ENSEMBLE, When.EXPLAINED} else self._converters[column.kind]
+        field = attrgetter(column.source or name)
+        return lambda forecasts: convert(field(forecasts))
+
+    @property
+    def _converters(self) -> dict[Kind, Callable[[Any], Iterable[Any]]]:
+        """How the values of each kind become Python's."""
+        return {
+            Kind.READING: self._quantity,
+            Kind.QUANTITY: lambda column: self._quantity(shorten(column)),
+            Kind.NUMBER: lambda column: shorten(column).tolist(),
+            Kind.SCORE: lambda column: _score(column).tolist(),
+            Kind.FLAG: np.ndarray.tolist,
+            Kind.COUNT: _counts,
+            Kind.LEVEL: lambda column: _LEVELS[column].tolist(),
+            Kind.STEPS: lambda column: self._ahead(shorten(column)),
+        }
 
     def _quantity(self, column: Floats) -> list[Any]:
         """(N, F) -> N numbers, or N structs by feature name where there are several."""
@@ -65,10 +81,6 @@ class Writer:
             numbers: list[Any] = column[:, 0].tolist()
             return numbers
         return list(map(self._by_name, *column.T.tolist()))
-
-    def _by_feature(self, column: Floats) -> Iterable[Any]:
-        """(N, F) -> as `_where_any`, and nothing at all with one feature."""
-        return repeat(msgspec.UNSET) if self._by_name is None else self._where_any(column)
 
     def _where_any(self, column: Floats) -> Iterable[Any]:
         """(N, F) -> as `_quantity`, but nothing at all for rows that have none."""

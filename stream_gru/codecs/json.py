@@ -9,7 +9,7 @@ import numpy as np
 
 from stream_gru.codecs import Decoded, _fields, _timestamps
 from stream_gru.codecs._objects import Reader, Wanted
-from stream_gru.codecs._outputs import Writer, encode_each
+from stream_gru.codecs._outputs import OutputWriter, encode_each
 from stream_gru.columns import Floats, Forecasts, Ints
 from stream_gru.errors import DataError
 from stream_gru.records import output
@@ -36,7 +36,7 @@ class Codec:
             ]
         )
         self._unit = settings.timestamp_format
-        self._writer = Writer(horizons, [".".join(path) for path in self._values])
+        self._writer = OutputWriter(horizons, [".".join(path) for path in self._values])
         self._join = "/".join("{}" for _ in self._series).format
 
     def decode(self, keys: Sequence[bytes | None], payloads: Sequence[bytes | None], record_timestamp: Ints) -> Decoded:

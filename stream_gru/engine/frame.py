@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from stream_gru.columns import Floats, Forecasts, Ints, Level
+from stream_gru.columns import LEVEL_NAMES, Floats, Forecasts, Ints
 from stream_gru.engine.row import NEVER, Structured
-
-_LEVELS = [level.name.lower() for level in Level]
+from stream_gru.records.output import COLUMNS, INTERVAL
+from stream_gru.records.schema import Kind, When
 
 
 def frame(
@@ -28,39 +30,21 @@ def frame(
     With several features `y`, `yhat` and the bounds are structs by the feature's name, and there are columns with what
     each one has to do with an anomaly. What doesn't exist is null.
     """
-    ahead = [
-        pl.struct(
-            pl.lit(step, pl.Int64).alias("step"),
-            _quantity("yhat", forecasts.ahead[:, k, 0], features),
-            _quantity("yhat_lower", forecasts.ahead[:, k, 1], features),
-            _quantity("yhat_upper", forecasts.ahead[:, k, 2], features),
-        )
-        for k, step in enumerate(steps)
-    ]
-    n = len(forecasts)
-    explained = [
-        _quantity("relevant_attribution", forecasts.relevant_attribution, features),
-        _quantity("expected_values", forecasts.expected_values, features),
-    ]
-    return pl.DataFrame({"series": series, "timestamp": timestamp}).select(
-        pl.col("series").cast(pl.String),
-        pl.col("timestamp").cast(pl.Int64),
-        _quantity("y", forecasts.y, features),
-        _quantity("yhat", forecasts.yhat, features),
-        _quantity("yhat_lower", forecasts.lower, features),
-        _quantity("yhat_upper", forecasts.upper, features),
-        _number("anomaly_score", forecasts.anomaly_score),
-        _number("anomaly_grade", forecasts.anomaly_grade),
-        pl.lit(pl.Series("is_anomaly", forecasts.is_anomaly)),
-        pl.lit(pl.Series("alert", forecasts.alert)),
-        _number("alert_score", forecasts.alert_score),
-        pl.lit(pl.Series("level", np.array(_LEVELS)[forecasts.level] if n else [], pl.String)),
-        pl.concat_list(ahead).alias("forecast"),
-        pl.lit(model).alias("model"),
-        pl.lit(pl.Series("id", ids, pl.String)),
-        _quantity("yhat_spread", forecasts.spread, features),
-        pl.lit(pl.Series("imputed", forecasts.imputed)),
-        *(explained if len(features) > 1 else ()),
+    table = pl.DataFrame({"series": series, "timestamp": timestamp})
+    given = {
+        "series": pl.col("series").cast(pl.String),
+        "timestamp": pl.col("timestamp").cast(pl.Int64),
+        "model": pl.lit(model),
+        "id": pl.lit(pl.Series(ids, dtype=pl.String)),
+    }
+    return table.select(
+        (
+            given[name]
+            if name in given
+            else _column(column.kind, getattr(forecasts, column.source or name), features, steps)
+        ).alias(name)
+        for name, column in COLUMNS.items()
+        if column.when is not When.EXPLAINED or len(features) > 1
     )
 
 
@@ -81,18 +65,35 @@ def outlook(
         pl.col("series").cast(pl.String),
         pl.col("step"),
         pl.when(pl.lit(pl.Series(known))).then(pl.lit(pl.Series(timestamp))).alias("timestamp"),
-        _quantity("yhat", by_row[0], features),
-        _quantity("yhat_lower", by_row[1], features),
-        _quantity("yhat_upper", by_row[2], features),
+        *(_quantity(part, features).alias(name) for name, part in zip(INTERVAL, by_row, strict=True)),
     )
 
 
-def _number(name: str, column: Floats) -> pl.Expr:
-    return pl.lit(pl.Series(name, np.ascontiguousarray(column), nan_to_null=True))
+def _column(kind: Kind, values: npt.NDArray[Any], features: Sequence[str], steps: Sequence[int]) -> pl.Expr:
+    """A column of N forecasts."""
+    if kind is Kind.STEPS:
+        return pl.concat_list(_step(step, values[:, k], features) for k, step in enumerate(steps))
+    if kind in {Kind.READING, Kind.QUANTITY}:
+        return _quantity(values, features)
+    if kind in {Kind.NUMBER, Kind.SCORE}:
+        return _number(values)
+    if kind is Kind.LEVEL:
+        return pl.lit(pl.Series(np.array(LEVEL_NAMES)[values], dtype=pl.String))
+    return pl.lit(pl.Series(values))
 
 
-def _quantity(name: str, column: Floats, features: Sequence[str]) -> pl.Expr:
+def _step(step: int, ahead: Floats, features: Sequence[str]) -> pl.Expr:
+    """(N, 3, F) -> a struct as `records.ForecastStep`."""
+    parts = (_quantity(ahead[:, part], features).alias(name) for part, name in enumerate(INTERVAL))
+    return pl.struct(pl.lit(step, pl.Int64).alias("step"), *parts)
+
+
+def _number(column: Floats) -> pl.Expr:
+    return pl.lit(pl.Series(np.ascontiguousarray(column), nan_to_null=True))
+
+
+def _quantity(column: Floats, features: Sequence[str]) -> pl.Expr:
     """(N, F) -> a number, or a struct by feature name where there are several."""
     if len(features) == 1:
-        return _number(name, column[:, 0])
-    return pl.struct(_number(feature, column[:, f]) for f, feature in enumerate(features)).alias(name)
+        return _number(column[:, 0])
+    return pl.struct(_number(column[:, f]).alias(feature) for f, feature in enumerate(features))

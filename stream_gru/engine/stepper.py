@@ -7,7 +7,7 @@ which readings are applied; the device steps the bodies of the features that are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -160,7 +160,7 @@ class Stepper:
         """
         n = len(readings)
         parts = [(i, self._wave(readings if len(i) == n else readings.take(i))) for i in waves(readings.slot)]
-        forecasts = parts[0][1] if len(parts) == 1 else _join(parts, n) if parts else self._wave(readings)
+        forecasts = parts[0][1] if len(parts) == 1 else Forecasts.join(parts, n) if parts else self._wave(readings)
         self.arena.stepped(readings.slot[forecasts.level < Level.LATE])
         return forecasts
 
@@ -321,18 +321,6 @@ class Stepper:
             quantiles=stepped.made.transpose(1, 0, 2),
             imputed=np.logical_or.reduce(arrived.filled, axis=1).astype(np.int64),
         )
-
-
-def _join(parts: Sequence[tuple[Ints, Forecasts]], n: int) -> Forecasts:
-    """The forecasts of the waves, back in the order of the readings."""
-    columns = []
-    for field in fields(Forecasts):
-        first = getattr(parts[0][1], field.name)
-        column = np.empty((n, *first.shape[1:]), first.dtype)
-        for index, part in parts:
-            column[index] = getattr(part, field.name)
-        columns.append(column)
-    return Forecasts(*columns)
 
 
 def _loaded(bundle: bundles.Bundle | Path | None) -> bundles.Bundle:

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from stream_gru.columns import Forecasts, Ints, Level, Readings, waves
+from stream_gru.columns import LEVEL_NAMES, Forecasts, Ints, Readings, waves
 from stream_gru.engine import gates
 from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import DataError
@@ -25,7 +25,6 @@ Activations = dict[str, npt.NDArray[np.float32]]  # by gate, (N, F, R); NaN wher
 
 SUMMARY = ("mean", "q25", "q50", "q75", "closed", "open")  # what `summary` keeps
 CLOSED, OPEN = 0.05, 0.95  # a unit beyond is saturated
-_LEVELS = np.array([level.name.lower() for level in Level])
 
 
 def summary(gate: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ def table(history: History, forecasts: Forecasts, found: Activations, features: 
         "yhat_upper": forecasts.upper.ravel(),
         "anomaly_score": each(forecasts.anomaly_score),
         "is_anomaly": each(forecasts.is_anomaly),
-        "level": each(_LEVELS[forecasts.level]),
+        "level": each(np.array(LEVEL_NAMES)[forecasts.level]),
     }
     for name, values in found.items():
         flat = values.reshape(n * width, len(SUMMARY))

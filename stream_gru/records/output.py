@@ -5,53 +5,138 @@
 
 The field names are the names in the record. With several features `y`, `yhat` and the bounds are objects by the
 feature's name. None stands for what does not exist: no forecast yet, a missing value, a series too young to be judged.
+
+The struct is the one list of the output's columns; each field's type carries the note that all writers go by.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Annotated
+
 import msgspec
 
+from stream_gru.columns import notes
 from stream_gru.errors import DataError
+from stream_gru.records.schema import TYPES, Column, DescribedColumn, Kind, When
 
 Quantity = float | dict[str, float | None] | None  # a number; by feature name where there are several
+Shares = dict[str, float | None]  # by feature name
 
 
 class ForecastStep(msgspec.Struct, gc=False):
-    """The forecast made at a reading for the one that comes `step` readings later, with its central 90% interval."""
+    """The forecast made at a reading for the one that comes `step` readings later, with its central 90% interval.
 
-    step: int
-    yhat: Quantity
-    yhat_lower: Quantity
-    yhat_upper: Quantity
+    Behind `step` the fields are in the order of the third axis of `columns.Forecasts.ahead`.
+    """
+
+    step: Annotated[int, Column(Kind.STEP, "How many readings ahead; 1 is the next one.")]
+    yhat: Annotated[Quantity, Column(Kind.QUANTITY, "The median forecast, in the unit of the reading.")]
+    yhat_lower: Annotated[
+        Quantity, Column(Kind.QUANTITY, "Lower end of its central 90% interval, in the unit of the reading.")
+    ]
+    yhat_upper: Annotated[
+        Quantity, Column(Kind.QUANTITY, "Upper end of its central 90% interval, in the unit of the reading.")
+    ]
 
 
 class OutputRecord(msgspec.Struct, gc=False):
     """What is said of one reading."""
 
-    series: str
-    timestamp: int  # epoch ms
-    y: Quantity  # the reading itself
-    yhat: Quantity  # the one-step forecast that had been made for this reading, and its central 90% interval
-    yhat_lower: Quantity
-    yhat_upper: Quantity
-    anomaly_score: float | None  # 0-1 normal, above 1 anomalous: how the series is now
-    anomaly_grade: float | None  # 0-1
-    is_anomaly: bool
-    alert: bool  # someone should be told now
-    alert_score: float | None  # above 1 exactly when `alert`
-    level: str  # warmup, normal, anomaly, missing or late
-    forecast: tuple[ForecastStep, ...]  # from here on
-    model: str
-    id: str  # topic-partition-offset of the reading; in a backtest file-row
-    # How far the members of an ensemble were apart on yhat, a standard deviation; only where there is one.
-    yhat_spread: Quantity | msgspec.UnsetType = msgspec.UNSET
-    # Steps filled in with the model's own forecasts, where any: readings missed before this one, or its null value.
-    imputed: int | msgspec.UnsetType = msgspec.UNSET
-    # With several features, where is_anomaly: each one's share in the score, 1 together, and what was expected of it
-    # before the anomaly could show in the forecasts.
-    relevant_attribution: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
-    expected_values: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
+    series: Annotated[str, Column(Kind.TEXT, "The name of the series; it is the record key as well.")]
+    timestamp: Annotated[int, Column(Kind.TIME, "The time of the reading, in milliseconds since 1970 (UTC).")]
+    y: Annotated[Quantity, Column(Kind.READING, "The reading itself; null if it had no value.")]
+    yhat: Annotated[
+        Quantity,
+        Column(
+            Kind.QUANTITY,
+            "The median forecast that was made for this reading at the one before it, in the unit of the reading; null "
+            "if there was none. Of a late reading the forecast of its time.",
+        ),
+    ]
+    yhat_lower: Annotated[
+        Quantity,
+        Column(Kind.QUANTITY, "Lower end of the central 90% interval of `yhat`, in the unit of the reading.", "lower"),
+    ]
+    yhat_upper: Annotated[
+        Quantity,
+        Column(Kind.QUANTITY, "Upper end of the central 90% interval of `yhat`, in the unit of the reading.", "upper"),
+    ]
+    anomaly_score: Annotated[
+        float | None,
+        Column(
+            Kind.SCORE,
+            "How anomalous the series is now: 0 to 1 is normal, above 1 anomalous; no unit. Null if the reading was "
+            "not judged: it had no value, or its series is too young.",
+        ),
+    ]
+    anomaly_grade: Annotated[
+        float | None, Column(Kind.NUMBER, "0 while `anomaly_score` is at most 1, else 1 - 1 / `anomaly_score`.")
+    ]
+    is_anomaly: Annotated[bool, Column(Kind.FLAG, "Whether `anomaly_score` is above 1.")]
+    alert: Annotated[bool, Column(Kind.FLAG, "Whether someone should be told now: `alert_score` is above 1.")]
+    alert_score: Annotated[
+        float | None,
+        Column(
+            Kind.SCORE,
+            "How surprising this reading is beyond what was told before: 0 if nothing is news, above 1 if `alert`; no "
+            "unit. Null if the reading was not judged, or is late.",
+        ),
+    ]
+    level: Annotated[
+        str,
+        Column(
+            Kind.LEVEL,
+            "`warmup` (the series is too young to be judged), `normal`, `anomaly`, `missing` (the reading had no "
+            "value) or `late` (it is older than the last reading of its series).",
+        ),
+    ]
+    forecast: Annotated[
+        tuple[ForecastStep, ...],
+        Column(Kind.STEPS, "The forecasts made at this reading, one for each step ahead, the next one first.", "ahead"),
+    ]
+    model: Annotated[str, Column(Kind.TEXT, "The name of the model and the start of its digest.")]
+    id: Annotated[
+        str,
+        Column(Kind.TEXT, "topic-partition-offset of the reading; in a backtest file-row. The same after a replay."),
+    ]
+    yhat_spread: Annotated[
+        Quantity | msgspec.UnsetType,
+        Column(
+            Kind.QUANTITY,
+            "How far the members of the ensemble were apart on `yhat`: a standard deviation, in the unit of the "
+            "reading.",
+            "spread",
+            When.ENSEMBLE,
+        ),
+    ] = msgspec.UNSET
+    imputed: Annotated[
+        int | msgspec.UnsetType,
+        Column(
+            Kind.COUNT,
+            "How many steps were filled in with the model's own forecasts: readings missed before this one, or its "
+            "null value.",
+            when=When.FILLED,
+        ),
+    ] = msgspec.UNSET
+    relevant_attribution: Annotated[
+        Shares | msgspec.UnsetType,
+        Column(Kind.QUANTITY, "The share of each feature in the score; together they are 1.", when=When.EXPLAINED),
+    ] = msgspec.UNSET
+    expected_values: Annotated[
+        Shares | msgspec.UnsetType,
+        Column(
+            Kind.QUANTITY,
+            "What was expected of each feature before the anomaly could show in the forecasts, in its unit.",
+            when=When.EXPLAINED,
+        ),
+    ] = msgspec.UNSET
 
+
+COLUMNS = notes(OutputRecord, Column)
+STEP_COLUMNS = notes(ForecastStep, Column)
+INTERVAL = tuple(name for name in STEP_COLUMNS if name != "step")
+"""The parts of a forecast, in the order of the third axis of `columns.Forecasts.ahead`."""
 
 _DECODER = msgspec.json.Decoder(OutputRecord)
 
@@ -62,3 +147,12 @@ def decode_output(payload: bytes) -> OutputRecord:
         return _DECODER.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"this is no output record of stream_gru: {error}") from None
+
+
+def describe() -> Iterator[DescribedColumn]:
+    """The columns in the order of the record, in words; those of a forecast step behind `forecast`."""
+    for name, column in COLUMNS.items():
+        yield DescribedColumn(name, TYPES[column.kind], column.when.value, column.description)
+        if column.kind is Kind.STEPS:
+            for inner, part in STEP_COLUMNS.items():
+                yield DescribedColumn(f"{name}[].{inner}", TYPES[part.kind], part.when.value, part.description)
