@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_gru.columns import Bools, Floats, Ints
-from stream_gru.detection.detector import CHANNELS, POWER
+from stream_gru.detection.channels import CHANNELS
+from stream_gru.detection.detector import POWER
 
 Head = npt.NDArray[Any]
 DAY_MS = 86_400_000
 SLOWEST_MS = 300_000  # between readings: what comes less often may give as many alerts a reading, not more
 _HOLD, _NEWS = 75, 1.5  # readings for which only a surprise so many times as large is told
 _HABIT, _FORGET = 0.15, 2500  # what each alert takes off the next ones; readings after which e times less
-_UNIT = 0.15 * CHANNELS / 45  # the surprise that counts as one alert: two channels or so at new records
+_UNIT = 0.15 * len(CHANNELS) / 45  # the surprise that counts as one alert: two channels or so at new records
 _LASTS = 0.01  # days that a series may be called anomalous for each alert it may give
 _YOUNG = 200.0  # readings before which a surprise must be much larger: everything in a short past is a record
 

@@ -59,7 +59,7 @@ class Body(NamedTuple):
     def of(cls, columns: Tensor, sizes: Sequence[int]) -> Self:
         """Name the rows of `columns`."""
         known, made, tracked, waiting, *watched, spread = torch.split(columns, list(sizes))
-        return cls(known, made, tracked, waiting, detector.Detector(*watched), spread)
+        return cls(known, made, tracked, waiting, detector.DetectorState(*watched), spread)
 
     def columns(self) -> Tensor:
         """One matrix again."""
@@ -180,7 +180,7 @@ class Device:
             filled = given.filled > 0
             tracked = torch.where(filled, body.tracked, tracked)
             pairs = zip(body.watched, watched, strict=True)
-            watched = detector.Detector(*(torch.where(filled, old, new) for old, new in pairs))
+            watched = detector.DetectorState(*(torch.where(filled, old, new) for old, new in pairs))
         return found, watched, tracked
 
 

@@ -12,6 +12,7 @@ import pytest
 from stream_gru import settings
 from stream_gru.columns import Forecasts, Level, Readings
 from stream_gru.detection import detector
+from stream_gru.detection.channels import AVERAGES, CHANNELS, DEVIATIONS, LEVELS
 from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import SettingsError
 from stream_gru.training.fleet import Fleet, Label
@@ -156,11 +157,27 @@ def test_scores_have_no_scale(made_up: dict[str, Forecasts], scale: float) -> No
 
 def test_each_channel_of_one_side_is_left_out_on_the_other() -> None:
     both, above, below = (detector.Constants.on(direction=d) for d in ("both", "above", "below"))
-    assert both.weight.sum() == detector.CHANNELS
+    assert both.weight.sum() == len(CHANNELS)
     sized, active = 5, 2
     for one in (above, below):
-        assert one.weight.sum() == sized + (detector.CHANNELS - sized - active) / 2
+        assert one.weight.sum() == sized + (len(CHANNELS) - sized - active) / 2
     assert (above.weight * below.weight).sum() == sized
+
+
+def test_the_tables_of_what_is_watched_are_in_order() -> None:
+    """What `score` relies on, and what rows that are stored already hold."""
+    for table in (AVERAGES, CHANNELS, DEVIATIONS):
+        names = [row.name for row in table]
+        assert len(set(names)) == len(names)
+        assert all(row.why for row in table)
+    averages = [row.name for row in AVERAGES]
+    assert [row.of == "value" for row in AVERAGES] == [True] * LEVELS + [False] * (len(AVERAGES) - LEVELS)
+    assert {row.of for row in CHANNELS} <= {*averages, "value", "size", "stillness"}
+    assert [row.name for row in CHANNELS[-2:]] == ["activity", "stillness"]
+    assert all(row.average in averages for row in DEVIATIONS[:1])
+    assert not any(row.average for row in DEVIATIONS[1:])
+    assert {row.channel for row in DEVIATIONS} <= {row.name for row in CHANNELS}
+    assert detector.FIELDS == {"smoothed": 11, "limit": 1, "usual": 17, "record": 17, "deviation": 4}
 
 
 def test_the_state_is_small() -> None:
