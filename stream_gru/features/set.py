@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stream_gru.features.observation import Observation
+
+
+@dataclass(frozen=True)
+class Part:
+    """A note on a part of the state."""
+
+    what: str
+    floats: int = 1
+    rates: tuple[float, ...] = ()  # of running averages, one a float; none: it is no average
+
+
+class Input(NamedTuple):
+    """What the network sees of one quantity."""
+
+    name: str
+    floats: int
+    how: Literal["asinh", "log", "plain"]
+    what: str
+
+
+def rows_of(widths: Sequence[tuple[str, int]], name: str) -> slice:
+    """Where the things named so stand, if each takes so many rows one below the other."""
+    begin = 0
+    for other, width in widths:
+        if other == name:
+            return slice(begin, begin + width)
+        begin += width
+    raise KeyError(name)
 
 
 class View(NamedTuple):
