@@ -6,69 +6,97 @@ import torch
 from torch import Tensor
 
 from stream_gru.features.observation import Observation
-from stream_gru.features.set import FeatureSet, Table, View
+from stream_gru.features.set import FeatureSet, Input, Part, Table, View, rows_of
 
-_LEVELS = (0.005, 0.05, 0.2, 0.5)  # rates of the smoothers
-_TRENDS = (1.0, 0.15, 0.03)  # rates of the mean difference; the first is the last difference itself
-_ANCHORS = 1 + len(_LEVELS) + len(_TRENDS)  # the last value, each level, the last value + each trend
-_MOVES = len(_LEVELS) + len(_TRENDS)
-_SIZES = _ANCHORS + 3
-_RATES = (
-    *(*_LEVELS, *_TRENDS),
-    *((0.04,) * _ANCHORS),  # mean absolute error of each anchor
-    *(0.15, 0.005, 0.01),  # sizes: mean |dx| fast, mean |x - slowest level|, mean |dx| slow
-    *(0.05, 0.05),  # habits: share of unchanged readings, mean log gap
+# Rates were chosen by the errors of forecasts on made-up series.
+_LEVEL_RATES = (0.005, 0.05, 0.2, 0.5)  # of the smoothers, the slowest first
+_TREND_RATES = (1.0, 0.15, 0.03)  # of the mean differences; the first is the last difference itself
+_LEVELS, _TRENDS, _LAGS = len(_LEVEL_RATES), len(_TREND_RATES), 2
+_ANCHORS = 1 + _LEVELS + _TRENDS  # the last value, each level, the last value + each trend
+_INPUT_LIMIT = 8.0  # of every input of the network
+
+_AVERAGES = {
+    "levels": Part("the smoothers, relative to the last value", _LEVELS, _LEVEL_RATES),
+    "trends": Part("mean differences", _TRENDS, _TREND_RATES),
+    "errors": Part("mean size of each anchor's error", _ANCHORS, (0.04,) * _ANCHORS),
+    "fast": Part("mean size of the differences, of late", 1, (0.15,)),
+    "spread": Part("mean distance to the slowest smoother", 1, (0.005,)),
+    "slow": Part("mean size of the differences: the unit of what the network sees", 1, (0.01,)),
+    "unchanged": Part("share of the readings that equal the one before", 1, (0.05,)),
+    "interval": Part("half the logarithm of the usual seconds between readings", 1, (0.05,)),
+}
+"""The state: in front of these only the differences before the last one."""
+_WIDTHS = [(name, part.floats) for name, part in _AVERAGES.items()]
+_MOVES = slice(0, rows_of(_WIDTHS, "trends").stop)
+_SIZES = slice(_MOVES.stop, rows_of(_WIDTHS, "slow").stop)
+_HABITS = slice(_SIZES.stop, rows_of(_WIDTHS, "interval").stop)
+
+_INPUTS = (
+    Input("levels", _LEVELS, "log1p", "the smoothers"),
+    Input("trends", _TRENDS, "log1p", "mean differences"),
+    Input("lags", _LAGS, "log1p", "the differences before the last one"),
+    Input("y", 1, "log1p", "the value itself"),
+    Input("errors", _ANCHORS, "log", "mean size of each anchor's error"),
+    Input("fast", 1, "log", "mean size of the differences, of late"),
+    Input("spread", 1, "log", "mean distance to the slowest smoother"),
+    Input("unchanged", 1, "plain", "share of the readings that equal the one before"),
+    Input("interval", 1, "plain", "half the logarithm of the usual seconds between readings"),
+    Input("log_gap", 1, "plain", "the same of the last gap"),
+    Input("cosine", 1, "plain", "of the time of the day, UTC"),
+    Input("sine", 1, "plain", "the same"),
+    Input("log_size", 1, "plain", "a tenth of the logarithm of 1 + the value's size"),
+    Input("log_seen", 1, "plain", "logarithm of 1 + the readings seen"),
 )
-_LAGS = 2  # differences before the last one
-_LIMIT = 8.0  # of every input
+"""In the order of the network's inputs. ``log1p`` and ``log`` are of the quantity in mean differences."""
 
 
 class Light(FeatureSet):
     """Four smoothers and three trends."""
 
-    size = _LAGS + len(_RATES)
+    size = _LAGS + sum(part.floats for part in _AVERAGES.values())
     table = 0
-    inputs = (_MOVES + _LAGS + 1) + (_SIZES - 1) + 2 + 5
+    inputs = sum(row.floats for row in _INPUTS)
     anchors = _ANCHORS
-    errors = slice(_MOVES + _LAGS + 1, _MOVES + _LAGS + 1 + _ANCHORS)
+    errors = rows_of([(row.name, row.floats) for row in _INPUTS], "errors")
 
     def __init__(self) -> None:
         super().__init__()
         self.rates: Tensor
         self.shift: Tensor  # -1 where an average is a level, else 0
-        self.register_buffer("rates", torch.tensor(_RATES)[:, None], persistent=False)
-        shift = torch.zeros(len(_RATES), 1)
-        shift[: len(_LEVELS)] = -1
+        rates = [rate for part in _AVERAGES.values() for rate in part.rates]
+        self.register_buffer("rates", torch.tensor(rates)[:, None], persistent=False)
+        shift = torch.zeros(len(rates), 1)
+        shift[rows_of(_WIDTHS, "levels")] = -1
         self.register_buffer("shift", shift, persistent=False)
 
     def advance(
         self, state: Tensor, observed: Observation, table: Table, steps: Tensor, *, fixed: bool = False
     ) -> tuple[Tensor, View]:
         """See `FeatureSet.advance`. Trends are drawn out straight."""
-        lags, averages = torch.split(state, [_LAGS, len(_RATES)])
+        lags, averages = torch.split(state, [_LAGS, len(self.rates)])
         dx = observed.dx
         averages = torch.addcmul(averages, dx, self.shift)
-        levels, trends = averages[: len(_LEVELS)], averages[len(_LEVELS) : _MOVES]
+        levels, trends = torch.split(averages[_MOVES], [_LEVELS, _TRENDS])
         misses = torch.cat([dx, levels, trends - dx, dx, levels[:1], dx]).abs()  # of the anchors, and the three sizes
         moved = [torch.zeros_like(levels), dx.expand_as(trends)]
         target = torch.cat([*moved, misses, observed.unchanged, observed.log_gap])
         averages = torch.lerp(averages, target, torch.maximum(self.rates, observed.rate))
         lags = torch.cat([trends[:1], lags[:1]])
 
-        sizes = averages[_MOVES : _MOVES + _SIZES] + observed.floor
+        sizes = averages[_SIZES] + observed.floor
         logs = sizes.log()
         one = observed.scale if fixed else sizes[-1:]
-        ratios = torch.cat([averages[:_MOVES], lags, observed.y]) / one
+        ratios = torch.cat([averages[_MOVES], lags, observed.y]) / one
         context = [observed.log_gap, observed.cosine, observed.sine, observed.log_size, observed.log_seen]
         x = torch.cat(
             [
                 torch.copysign(ratios.abs().log1p(), ratios),
                 logs[:-1] - (one.log() if fixed else logs[-1:]),
-                averages[_MOVES + _SIZES :],
+                averages[_HABITS],
                 *context,
             ]
-        ).clamp(-_LIMIT, _LIMIT)
-        levels, trends = averages[: len(_LEVELS)], averages[len(_LEVELS) : _MOVES]
+        ).clamp(-_INPUT_LIMIT, _INPUT_LIMIT)
+        levels, trends = torch.split(averages[_MOVES], [_LEVELS, _TRENDS])
         drawn = trends * steps[:, None]
         moves = torch.cat([levels.expand(len(drawn), -1, -1), drawn], 1)
         unit = one if fixed else sizes[:_ANCHORS].amin(0, keepdim=True)

@@ -26,7 +26,7 @@ class Input(NamedTuple):
 
     name: str
     floats: int
-    how: Literal["asinh", "log", "plain"]
+    how: Literal["asinh", "log1p", "log", "plain"]  # log1p of the size, with its sign
     what: str
 
 

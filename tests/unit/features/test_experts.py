@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stream_gru.columns import Floats, Ints
-from stream_gru.features import OBSERVED, Arrival, Experts, Observation, Table, View, observe
+from stream_gru.features import OBSERVED, Arrival, Experts, Light, Observation, Table, View, observe
+from stream_gru.features.expert_tables import ANCHORS, CANDIDATES, INPUTS, PARTS, SMOOTHERS
 
 HOUR, MINUTE = 3_600_000, 60_000
 MONDAY = 1_699_833_600_000  # 13 November 2023, 0:00 UTC
@@ -179,3 +180,15 @@ def test_an_observation_has_the_week_and_the_height_above_the_base() -> None:
     assert seen.height[0].tolist() == [0, 3, 5]
     assert seen.dx[0].tolist() == [0, 1, 0]
     assert seen.unchanged[0].tolist() == [1, 0, 1]
+
+
+def test_the_tables_of_what_is_kept_and_shown_are_in_order() -> None:
+    """What rows that are stored, and weights that are trained, already go by."""
+    assert [Experts.size, Experts.inputs, Experts.anchors, Experts.table] == [98, 43, 13, 192]
+    assert Experts.errors == slice(15, 28)
+    for names in ([row.name for row in table] for table in (SMOOTHERS, ANCHORS, INPUTS)):
+        assert len(set(names)) == len(names)
+    assert all(len(part.rates) in {0, part.floats} for part in PARTS.values())
+    assert PARTS["smoother_errors"].floats == len(SMOOTHERS[CANDIDATES])
+    assert [Light.size, Light.inputs, Light.anchors, Light.table] == [22, 27, 8, 0]
+    assert Light.errors == slice(10, 18)
