@@ -15,6 +15,7 @@ from torch import Tensor
 from stream_gru import features
 from stream_gru.columns import Ints
 from stream_gru.detection import calibration, detector
+from stream_gru.detection.channels import Direction
 from stream_gru.engine.gates import Watch
 from stream_gru.engine.row import Layout, Structured
 from stream_gru.models.bundle import Bundle
@@ -52,7 +53,7 @@ class Body(NamedTuple):
     made: Tensor  # (Q, N) quantiles forecast of the next reading
     tracked: Tensor  # (Q, N) log factors of theirs, see `calibration`
     waiting: Tensor  # (L, N) medians that were forecast of the next L readings, each L readings before
-    watched: detector.Detector
+    watched: detector.DetectorState
     spread: Tensor  # (1, N), or (0, N) where there is no ensemble
 
     @classmethod
@@ -99,7 +100,7 @@ def fresh(bundle: Bundle, layout: Layout) -> Structured:
 class Device:
     """Steps bodies by the weights of one bundle, in place."""
 
-    def __init__(self, bundle: Bundle, bodies: Tensor, steps: Sequence[int], direction: detector.Direction) -> None:
+    def __init__(self, bundle: Bundle, bodies: Tensor, steps: Sequence[int], direction: Direction) -> None:
         """`bodies` are (n, W). `steps` are forecast, the first is 1; the lead of the bundle, which detection waits
         for, is among them."""
         device, description = bodies.device, bundle.description
@@ -168,7 +169,7 @@ class Device:
 
     def _score(
         self, body: Body, observed: features.Observation, given: Given
-    ) -> tuple[Tensor, detector.Detector, Tensor]:
+    ) -> tuple[Tensor, detector.DetectorState, Tensor]:
         """Hold readings against the forecasts made before them: what was found, and what is learned of it, the
         detector's state and the factors of the quantiles. A value that was filled in is no evidence."""
         waited = observed.rate * self._lead <= 1  # else there was no forecast yet
