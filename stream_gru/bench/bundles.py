@@ -11,14 +11,16 @@ import torch
 from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle as stored
 from stream_gru.training.comparison import cost
-from stream_gru.training.data.series import History
+from stream_gru.training.data.series import SeriesCollection
 from stream_gru.training.rolling import Origins, by_origins
 
 _BATCH = 4096  # series that are stepped at once
 _ROUNDS = 21
 
 
-def run(folders: Sequence[Path], history: History, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def run(
+    folders: Sequence[Path], history: SeriesCollection, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """By bundle, the package's first: parameters, bytes of a row, readings a second of the engine alone on one CPU
     thread and its ratio to the package's, errors against repeating the last value and coverage of 90% for each step
     ahead, cold start included. The timings take turns, and a ratio is the median of those of each turn: machines are

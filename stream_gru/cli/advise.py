@@ -16,7 +16,7 @@ from stream_gru.cli.learning import Files, Key, Time, Topic, Value, history
 if TYPE_CHECKING:
     from stream_gru.training.advice.advise import Advice
     from stream_gru.training.advice.traits import Traits
-    from stream_gru.training.advice.trial import Verdict
+    from stream_gru.training.advice.trial import TrialVerdict
 
 
 def advise(
@@ -80,7 +80,7 @@ def _next(advice: Advice, out: Path | None) -> str:
     return text
 
 
-def _plain(measured: Traits, advice: Advice, verdict: Verdict | None) -> dict[str, Any]:
+def _plain(measured: Traits, advice: Advice, verdict: TrialVerdict | None) -> dict[str, Any]:
     tried = None
     if verdict is not None:
         errors = {one.name: dict(zip(one.steps, one.error, strict=True)) for one in verdict.outcomes}
@@ -95,7 +95,7 @@ def _plain(measured: Traits, advice: Advice, verdict: Verdict | None) -> dict[st
     }
 
 
-def _tables(measured: Traits, advice: Advice, verdict: Verdict | None) -> list[Any]:
+def _tables(measured: Traits, advice: Advice, verdict: TrialVerdict | None) -> list[Any]:
     from rich.table import Table
 
     from stream_gru.training.advice.traits import told

@@ -35,13 +35,13 @@ def calibrate(
 
     progress = Console(stderr=True)
     torch.set_num_threads(1)  # as a worker has it
-    plan = tool.Plan(series, readings, seed)
+    plan = tool.CalibrationPlan(series, readings, seed)
     progress.print(f"[dim]{series:,} series of {readings:,} readings ...[/dim]")
     limits = tool.measure(bundle, plan)
     rows = []
     for sensitivity in tool.SENSITIVITIES:
         progress.print(f"[dim]checking sensitivity {sensitivity:g} ...[/dim]")
-        rows.append(tool.check(bundle, limits, tool.Plan(series, readings, seed + 1), sensitivity))
+        rows.append(tool.check(bundle, limits, tool.CalibrationPlan(series, readings, seed + 1), sensitivity))
     if bundle is not None and not dry_run:
         tool.write(bundle, limits)
         progress.print(f"wrote {bundle}", highlight=False, soft_wrap=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stream_gru.history.files import History
-    from stream_gru.history.gates import Result
+    from stream_gru.history.gates import GatesResult
     from stream_gru.settings import Settings
 
 
@@ -101,7 +101,7 @@ def _of_topic(loaded: Settings, series: str, topic: str | None, partition: int |
         return asyncio.run(retained.read(loaded, series, topic=topic, partition=partition, tell=tell))
 
 
-def _show(result: Result) -> None:
+def _show(result: GatesResult) -> None:
     from rich.console import Console
     from rich.table import Table
 

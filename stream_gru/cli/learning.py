@@ -11,7 +11,7 @@ from stream_gru.cli import outputs
 from stream_gru.cli.config import changes
 
 if TYPE_CHECKING:
-    from stream_gru.training.data import History
+    from stream_gru.training.data import SeriesCollection
     from stream_gru.training.recipe import Recipe
 
 Files = Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="History, CSV or Parquet.")]
@@ -40,7 +40,7 @@ def history(
     covariate: str | None,
     topic: bool,
     config: Path | None,
-) -> History | None:
+) -> SeriesCollection | None:
     """The history that the options name; None: they name none. Raises `StreamGruError` for what can't be read."""
     from stream_gru.errors import DataError
 
@@ -85,7 +85,7 @@ def look_first(out: Path, topic: bool, config: Path | None) -> None:
         require_answer(settings.load(config).kafka)
 
 
-def _topic(config: Path | None) -> History:
+def _topic(config: Path | None) -> SeriesCollection:
     from rich.console import Console
 
     from stream_gru import settings
@@ -95,7 +95,7 @@ def _topic(config: Path | None) -> History:
     console = Console(stderr=True)
     with console.status("reading") as status:
 
-        def tell(now: data.Progress) -> None:
+        def tell(now: data.TopicProgress) -> None:
             status.update(f"{now.records:,} records read, {now.bad:,} of them bad")
 
         found, progress = data.read_topic(loaded, tell=tell)

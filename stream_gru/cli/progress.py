@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from stream_gru.training.fit import Check, Report
+    from stream_gru.training.fit import FitCheck, FitProgress
 
 
 class Bar:
@@ -18,15 +18,15 @@ class Bar:
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
-        self._first: Report | None = None
+        self._first: FitProgress | None = None
 
-    def tell(self, now: Report) -> None:
+    def tell(self, now: FitProgress) -> None:
         """After a step."""
         first = self._first = self._first or now
         speed = (now.readings - first.readings) / max(now.seconds - first.seconds, 1e-9)
         self._progress.update(self._task, completed=now.progress, step=now.step, loss=now.loss, speed=speed)
 
-    def look(self, check: Check) -> bool:
+    def look(self, check: FitCheck) -> bool:
         """After a look at the held-back data; it never ends the fit."""
         self._progress.update(self._task, held_back=f"{check.held_back:.4f}")
         return False

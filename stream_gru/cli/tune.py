@@ -18,7 +18,7 @@ from stream_gru.cli.learning import Assign, Covariate, Files, Key, RecipeName, T
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from stream_gru.training.tuning.tune import Found, Tried
+    from stream_gru.training.tuning.tune import SearchResult, Tried
 
 _VALUES = "16,32,64: one of these; 16..64: anything between; 32: that one."
 
@@ -117,7 +117,7 @@ def tune(
     typer.echo(f"{result.bundle.name} in {out}, {how}; to make it again: train --scratch --recipe {out / tool.RECIPE}")
 
 
-def _tables(result: Found, goal: str, most: int = 10) -> list[Table]:
+def _tables(result: SearchResult, goal: str, most: int = 10) -> list[Table]:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -19,7 +19,7 @@ from stream_gru.cli.learning import Assign, Covariate, Files, Key, RecipeName, T
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from stream_gru.training.validate import Block
+    from stream_gru.training.validate import JudgedPart
 
 
 def validate(
@@ -124,7 +124,7 @@ def _refuse(when: bool, why: str, options: Mapping[str, Any]) -> None:
             raise typer.BadParameter(f"it {why}", param_hint=f"--{name}")
 
 
-def _plain(blocks: Sequence[Block], rolling: bool) -> dict[str, Any]:
+def _plain(blocks: Sequence[JudgedPart], rolling: bool) -> dict[str, Any]:
     from stream_gru.training.validate import summary
 
     spreads = {name: asdict(spread) for name, spread in summary(blocks).items()}
@@ -142,7 +142,7 @@ def _finite(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def _table(blocks: Sequence[Block], rolling: bool) -> Table:
+def _table(blocks: Sequence[JudgedPart], rolling: bool) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

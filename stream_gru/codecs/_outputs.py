@@ -14,7 +14,7 @@ import numpy as np
 from stream_gru.codecs._fields import PayloadLayout
 from stream_gru.columns import LEVEL_NAMES, Floats, Forecasts, Ints
 from stream_gru.records.output import COLUMNS, ForecastStep, OutputRecord
-from stream_gru.records.schema import Column, Kind, When
+from stream_gru.records.schema import Column, ColumnKind, Presence
 
 _ENCODER = msgspec.json.Encoder()
 _LEVELS = np.array(LEVEL_NAMES, object)
@@ -53,26 +53,28 @@ class OutputWriter:
 
     def _from_forecasts(self, name: str, column: Column) -> str | Callable[[Forecasts], Iterable[Any]]:
         """What makes a column of N forecasts; the name of one that the caller gives."""
-        if column.kind in {Kind.TEXT, Kind.TIME}:
+        if column.kind in {ColumnKind.TEXT, ColumnKind.TIME}:
             return name
-        if column.when is When.EXPLAINED and self._by_name is None:
+        if column.when is Presence.EXPLAINED and self._by_name is None:
             return lambda _: repeat(msgspec.UNSET)
-        convert = self._where_any if column.when in {When.ENSEMBLE, When.EXPLAINED} else self._converters[column.kind]
+        convert = (
+            self._where_any if column.when in {Presence.ENSEMBLE, Presence.EXPLAINED} else self._converters[column.kind]
+        )
         field = attrgetter(column.source or name)
         return lambda forecasts: convert(field(forecasts))
 
     @property
-    def _converters(self) -> dict[Kind, Callable[[Any], Iterable[Any]]]:
+    def _converters(self) -> dict[ColumnKind, Callable[[Any], Iterable[Any]]]:
         """How the values of each kind become Python's."""
         return {
-            Kind.READING: self._quantity,
-            Kind.QUANTITY: lambda column: self._quantity(shorten(column)),
-            Kind.NUMBER: lambda column: shorten(column).tolist(),
-            Kind.SCORE: lambda column: _score(column).tolist(),
-            Kind.FLAG: np.ndarray.tolist,
-            Kind.COUNT: _counts,
-            Kind.LEVEL: lambda column: _LEVELS[column].tolist(),
-            Kind.STEPS: lambda column: self._ahead(shorten(column)),
+            ColumnKind.READING: self._quantity,
+            ColumnKind.QUANTITY: lambda column: self._quantity(shorten(column)),
+            ColumnKind.NUMBER: lambda column: shorten(column).tolist(),
+            ColumnKind.SCORE: lambda column: _score(column).tolist(),
+            ColumnKind.FLAG: np.ndarray.tolist,
+            ColumnKind.COUNT: _counts,
+            ColumnKind.LEVEL: lambda column: _LEVELS[column].tolist(),
+            ColumnKind.STEPS: lambda column: self._ahead(shorten(column)),
         }
 
     def _quantity(self, column: Floats) -> list[Any]:

@@ -65,7 +65,7 @@ class Verdict(NamedTuple):
     head: Head  # what the head of the row remembers of it
 
 
-class Found(NamedTuple):
+class Measured(NamedTuple):
     """What is known of B readings of F features."""
 
     surprise: Floats  # (B, F)
@@ -75,7 +75,7 @@ class Found(NamedTuple):
     seen: Ints  # (B,) how many there were before
 
 
-def judge(found: Found, head: Head, limits: Limits, per_day: float) -> Verdict:
+def judge(found: Measured, head: Head, limits: Limits, per_day: float) -> Verdict:
     """Verdicts on B readings. `head` (B,) is what the rows remember (`row.ALARM`), `per_day` how many alerts a series
     may give while all is well."""
     head = head.copy()

@@ -155,11 +155,11 @@ class Device:
         self._scatter(index, new, memory)
         return torch.cat([found, body.waiting[:1], body.made, made[forecaster.band], farther, body.spread])
 
-    def _gather(self, index: Tensor) -> tuple[Body, Tensor, features.Table]:
+    def _gather(self, index: Tensor) -> tuple[Body, Tensor, features.RowTable]:
         """Bodies, the network's memories (N, S), and where their tables lie."""
         begin, size = self._memory
         columns = self._all[:, :begin].index_select(0, index).T.contiguous()
-        table = features.Table(self._all.view(-1), index * self._all.shape[1] + (begin + size))
+        table = features.RowTable(self._all.view(-1), index * self._all.shape[1] + (begin + size))
         return Body.of(columns, self._sizes), self._all[:, begin : begin + size].index_select(0, index), table
 
     def _scatter(self, index: Tensor, body: Body, memory: Tensor) -> None:

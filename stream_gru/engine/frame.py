@@ -12,7 +12,7 @@ import polars as pl
 from stream_gru.columns import LEVEL_NAMES, Floats, Forecasts, Ints
 from stream_gru.engine.row import NEVER, Structured
 from stream_gru.records.output import COLUMNS, INTERVAL
-from stream_gru.records.schema import Kind, When
+from stream_gru.records.schema import ColumnKind, Presence
 
 
 def frame(
@@ -44,7 +44,7 @@ def frame(
             else _column(column.kind, getattr(forecasts, column.source or name), features, steps)
         ).alias(name)
         for name, column in COLUMNS.items()
-        if column.when is not When.EXPLAINED or len(features) > 1
+        if column.when is not Presence.EXPLAINED or len(features) > 1
     )
 
 
@@ -69,15 +69,15 @@ def outlook(
     )
 
 
-def _column(kind: Kind, values: npt.NDArray[Any], features: Sequence[str], steps: Sequence[int]) -> pl.Expr:
+def _column(kind: ColumnKind, values: npt.NDArray[Any], features: Sequence[str], steps: Sequence[int]) -> pl.Expr:
     """A column of N forecasts."""
-    if kind is Kind.STEPS:
+    if kind is ColumnKind.STEPS:
         return pl.concat_list(_step(step, values[:, k], features) for k, step in enumerate(steps))
-    if kind in {Kind.READING, Kind.QUANTITY}:
+    if kind in {ColumnKind.READING, ColumnKind.QUANTITY}:
         return _quantity(values, features)
-    if kind in {Kind.NUMBER, Kind.SCORE}:
+    if kind in {ColumnKind.NUMBER, ColumnKind.SCORE}:
         return _number(values)
-    if kind is Kind.LEVEL:
+    if kind is ColumnKind.LEVEL:
         return pl.lit(pl.Series(np.array(LEVEL_NAMES)[values], dtype=pl.String))
     return pl.lit(pl.Series(values))
 

@@ -213,7 +213,7 @@ class Stepper:
         seen = heads["seen"]
         judged = arrived.present & (seen >= self.detector.min_n_samples_seen)
         verdict = alert.judge(
-            alert.Found(stepped.surprise, stepped.deviation, judged, heads["interval"], seen.max(axis=1)),
+            alert.Measured(stepped.surprise, stepped.deviation, judged, heads["interval"], seen.max(axis=1)),
             *(heads["alarm"], self.limits, self.detector.sensitivity),
         )
         self._keep(arrived, stepped, verdict)

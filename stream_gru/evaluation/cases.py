@@ -13,7 +13,7 @@ Span = tuple[int, int]  # first and last row, both included
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SuiteCase:
     """T readings of F features in the order of the file. The engine is never given `windows`."""
 
     name: str
@@ -40,7 +40,7 @@ class Case:
         steps = np.diff(self.timestamp)
         return (len(self) - self.warm) * float(np.median(steps)) / 86_400_000 if len(steps) else 0.0
 
-    def head(self, limit: int | None) -> Case:
+    def head(self, limit: int | None) -> SuiteCase:
         """A quick look: at most the last `limit` of the rows fed first, and the first `limit` of the scored ones."""
         if limit is None:
             return self
@@ -61,7 +61,7 @@ def runs(marked: Bools, offset: int = 0) -> tuple[Span, ...]:
     return tuple((int(a) + offset, int(b) - 1 + offset) for a, b in edges.reshape(-1, 2))
 
 
-def halves(cases: Iterable[Case]) -> Ints:
+def halves(cases: Iterable[SuiteCase]) -> Ints:
     """0 and 1 in turns within each group: a fixed split of the cases, in their order by name, into A and B."""
     met: dict[str, int] = {}
     out = []

@@ -10,9 +10,9 @@ import numpy as np
 
 from stream_gru.columns import Bools, Floats
 from stream_gru.evaluation import nab, ranking, references, skab
-from stream_gru.evaluation.cases import Case, halves
+from stream_gru.evaluation.cases import SuiteCase, halves
 from stream_gru.evaluation.streaming import Judged
-from stream_gru.evaluation.tables import Cell, Table
+from stream_gru.evaluation.tables import Cell, FigureTable
 
 OURS = "stream-gru"
 SHARES = (0.001, 0.01)  # of the normal rows
@@ -26,8 +26,8 @@ Scores = Mapping[str, Sequence[Floats]]  # by detector, (T,) of each case
 
 
 def nab_tables(
-    cases: Sequence[Case], judged: Sequence[Judged], baselines: Scores, threshold: float | None, data: Path
-) -> list[Table]:
+    cases: Sequence[SuiteCase], judged: Sequence[Judged], baselines: Scores, threshold: float | None, data: Path
+) -> list[FigureTable]:
     """NAB by `alert_score` s, of which it is given s / (s + 1)."""
     ours = [one.alert_score / (one.alert_score + 1) for one in judged]
     scores = {OURS: ours, **{n: [s / (s + 1) for s in found] for n, found in baselines.items()}}
@@ -48,7 +48,7 @@ def nab_tables(
             rows.append([f"{name}, its scores, these files", *(one.score for one in best), None])
             rows[-1] += [f"{best[0].found}/{best[0].windows}", best[0].false]
     columns = ("detector", *nab.PROFILES, "threshold", "windows found", "false rows")
-    tuned = Table(
+    tuned = FigureTable(
         f"NAB, {len(cases)} files, the threshold that is best over all of them",
         columns,
         rows,
@@ -57,7 +57,7 @@ def nab_tables(
     return [tuned, _nab_transfer(cases, scores, threshold), _nab_cases(cases, ours, threshold)]
 
 
-def _nab_transfer(cases: Sequence[Case], scores: Scores, threshold: float | None) -> Table:
+def _nab_transfer(cases: Sequence[SuiteCase], scores: Scores, threshold: float | None) -> FigureTable:
     half = halves(cases)
     rows: list[list[Cell]] = []
     for name, found in scores.items():
@@ -73,17 +73,19 @@ def _nab_transfer(cases: Sequence[Case], scores: Scores, threshold: float | None
         scored = [nab.evaluate(cases, scores[OURS], p, fixed / (fixed + 1)) for p in nab.PROFILES.values()]
         rows.append([f"{OURS}: alert_score >= {fixed:g}, all files", *(one.score for one in scored)])
     note = "halves: every second file of the list by name"
-    return Table("NAB, thresholds that were not chosen on the files scored", ("detector", *nab.PROFILES), rows, note)
+    return FigureTable(
+        "NAB, thresholds that were not chosen on the files scored", ("detector", *nab.PROFILES), rows, note
+    )
 
 
-def _nab_cases(cases: Sequence[Case], ours: Sequence[Floats], threshold: float | None) -> Table:
+def _nab_cases(cases: Sequence[SuiteCase], ours: Sequence[Floats], threshold: float | None) -> FigureTable:
     profile = nab.PROFILES["standard"]
     cut = nab.evaluate(cases, ours, profile).threshold if threshold is None else threshold / (threshold + 1)
     rows: list[list[Cell]] = []
     for case, score in zip(cases, ours, strict=True):
         one = nab.evaluate([case], [score], profile, cut)
         rows.append([case.name, one.score if one.windows else None, one.windows, one.found, one.false])
-    return Table("NAB by file, standard", ("file", "score", "windows", "found", "false rows"), rows, shown=False)
+    return FigureTable("NAB by file, standard", ("file", "score", "windows", "found", "false rows"), rows, shown=False)
 
 
 def _alert(threshold: float) -> float:
@@ -91,7 +93,7 @@ def _alert(threshold: float) -> float:
     return threshold / (1 - threshold) if threshold < 1 else float("inf")
 
 
-def _published(data: Path, cases: Sequence[Case]) -> dict[str, list[Floats]]:
+def _published(data: Path, cases: Sequence[SuiteCase]) -> dict[str, list[Floats]]:
     """The scores that published detectors gave each row, if they lie beside the data in published_scores.npz."""
     for folder in (data / "NAB", data):
         if (folder / "published_scores.npz").is_file():
@@ -106,8 +108,8 @@ def _published(data: Path, cases: Sequence[Case]) -> dict[str, list[Floats]]:
 
 
 def skab_tables(
-    cases: Sequence[Case], judged: Sequence[Judged], baselines: Scores, threshold: float | None
-) -> list[Table]:
+    cases: Sequence[SuiteCase], judged: Sequence[Judged], baselines: Scores, threshold: float | None
+) -> list[FigureTable]:
     """SKAB by `is_anomaly`, and by one threshold on `anomaly_score`."""
     truths = [case.labels for case in cases]
     truth = np.concatenate(truths)
@@ -142,10 +144,10 @@ def skab_tables(
         for case, flag, label in zip(cases, _scored(cases, [one.flag for one in judged]), truths, strict=True)
     ]
     return [
-        Table(
+        FigureTable(
             f"SKAB, {len(cases)} files, rows pooled", columns, rows, "the first 400 rows of a file are fed, not scored"
         ),
-        Table("SKAB by file, is_anomaly", ("file", "F1", "FAR %", "MAR %", "anomalous"), by_case, shown=False),
+        FigureTable("SKAB by file, is_anomaly", ("file", "F1", "FAR %", "MAR %", "anomalous"), by_case, shown=False),
     ]
 
 
@@ -154,14 +156,14 @@ def _rates(name: str, flag: Bools, truth: Bools, threshold: float | None) -> lis
     return [name, found.f1, found.far, found.mar, threshold]
 
 
-def _scored(cases: Sequence[Case], columns: Sequence[Any]) -> list[Any]:
+def _scored(cases: Sequence[SuiteCase], columns: Sequence[Any]) -> list[Any]:
     """The rows that count."""
     return [column[case.warm :] for case, column in zip(cases, columns, strict=True)]
 
 
 def ranking_tables(
-    suite: str, cases: Sequence[Case], judged: Sequence[Judged], baselines: Scores, threshold: float | None
-) -> list[Table]:
+    suite: str, cases: Sequence[SuiteCase], judged: Sequence[Judged], baselines: Scores, threshold: float | None
+) -> list[FigureTable]:
     """Suites that label rows: how the score ranks them, and events at fixed false-alarm rates."""
     truths = [case.labels for case in cases]
     some = [i for i, truth in enumerate(truths) if truth.any()]
@@ -189,15 +191,15 @@ def ranking_tables(
         "and day limited"
     )
     return [
-        Table(f"{suite}, {len(cases)} series", (*columns, *limits), rows, note),
+        FigureTable(f"{suite}, {len(cases)} series", (*columns, *limits), rows, note),
         _flags(cases, judged, truths, days, threshold),
-        Table(f"{suite} by series", ("detector", "series", *_FIGURES), by_case, shown=False),
+        FigureTable(f"{suite} by series", ("detector", "series", *_FIGURES), by_case, shown=False),
     ]
 
 
 def _flags(
-    cases: Sequence[Case], judged: Sequence[Judged], truths: Sequence[Bools], days: float, threshold: float | None
-) -> Table:
+    cases: Sequence[SuiteCase], judged: Sequence[Judged], truths: Sequence[Bools], days: float, threshold: float | None
+) -> FigureTable:
     """What the flags say as they are."""
     kinds: dict[str, list[Bools]] = {
         "is_anomaly": _scored(cases, [one.flag for one in judged]),
@@ -213,7 +215,7 @@ def _flags(
         alarms = sum(map(ranking.false_alarms, flags, truths))
         rows.append([name, f"{found}/{events}", 100 * false / max(normal, 1), alarms / days if days else None])
     columns = ("flag", "events found", "normal rows flagged %", "false alarms/series/day")
-    return Table("flags as they are", columns, rows)
+    return FigureTable("flags as they are", columns, rows)
 
 
 def _recall(flags: Sequence[Bools], truths: Sequence[Bools]) -> float | None:

@@ -19,7 +19,7 @@ _LEVELS = (0.05, 0.5, 0.95)
 _START, _RATE, _SCALE = 2.06, 0.02, 0.03  # of tracked quantiles, in mean absolute errors; a Gaussian's 5% and 95%
 
 
-class Forecaster(Protocol):
+class BaselineForecaster(Protocol):
     """S series; the state of the first n is advanced, of a column that is sorted by length."""
 
     def __init__(self, season: Ints) -> None: ...
@@ -168,7 +168,7 @@ class Autoregression:
         return self.x[:n] + np.where(self.errors[0, :n] < self.errors[1, :n], move, 0)
 
 
-BASELINES: dict[str, Callable[[Ints], Forecaster]] = {
+BASELINES: dict[str, Callable[[Ints], BaselineForecaster]] = {
     "last value": LastValue,
     "EWMA": Ewma,
     "Holt-Winters": HoltWinters,
@@ -177,7 +177,7 @@ BASELINES: dict[str, Callable[[Ints], Forecaster]] = {
 }
 
 
-def predict(make: Callable[[Ints], Forecaster], panel: Panel, steps: Sequence[int]) -> Predicted:
+def predict(make: Callable[[Ints], BaselineForecaster], panel: Panel, steps: Sequence[int]) -> Predicted:
     """Forecasts of a baseline for each reading of `panel`, as `streaming.predict` has those of the engine."""
     lengths = np.diff(panel.first)
     order = np.argsort(-lengths, kind="stable")

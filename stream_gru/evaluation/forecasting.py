@@ -8,11 +8,11 @@ import numpy as np
 
 from stream_gru.columns import Bools, Floats
 from stream_gru.evaluation.accuracy import SPANS, TRACKED, Accuracy, assess
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 from stream_gru.evaluation.forecasters import BASELINES, predict
 from stream_gru.evaluation.panel import Panel, by_group, overall, panel
 from stream_gru.evaluation.streaming import Predicted
-from stream_gru.evaluation.tables import Cell, Table
+from stream_gru.evaluation.tables import Cell, FigureTable
 
 OURS = "stream-gru"
 _LAST = "last value"
@@ -21,7 +21,7 @@ _SHOWN, _MOST_SHOWN = (1, 2, 3, 6, 12, 18, 24, 36, 48), 10  # steps with a colum
 _FAR = 24  # steps: 1 to 24 are averaged, those that there are
 
 
-def tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
+def tables(cases: Sequence[SuiteCase], ours: Predicted) -> list[FigureTable]:
     """`ours` are the engine's forecasts of the univariate `cases`."""
     data = panel(cases)
     judged = np.isfinite(data.y) & np.isfinite(data.last) & np.isfinite(ours.quantiles).all(1)
@@ -37,7 +37,9 @@ def tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
         "value over the whole stream; geometric mean over series, then over data sets"
     )
     return [
-        Table(f"one step ahead, {int(judged.sum()):,} readings", _COLUMNS, list(_totals(data, found, held)), note),
+        FigureTable(
+            f"one step ahead, {int(judged.sum()):,} readings", _COLUMNS, list(_totals(data, found, held)), note
+        ),
         _by_set(data, found, everything, "MASE by data set", [a.mase for a in found.values()]),
         _by_set(data, found, everything, "CRPS by data set", [a.crps for a in found.values()]),
         _by_points(data, found, everything),
@@ -65,24 +67,26 @@ def _totals(data: Panel, found: dict[str, Accuracy], held: Bools) -> Iterator[li
         yield row
 
 
-def _by_set(data: Panel, found: dict[str, Accuracy], chosen: Bools, title: str, values: Sequence[Floats]) -> Table:
+def _by_set(
+    data: Panel, found: dict[str, Accuracy], chosen: Bools, title: str, values: Sequence[Floats]
+) -> FigureTable:
     sets = tuple(dict.fromkeys(data.groups))
     rows: list[list[Cell]] = []
     for name, ratios in zip(found, values, strict=True):
         means = by_group(data.groups, ratios, chosen)
         rows.append([name, *(means.get(group) for group in sets)])
-    return Table(title, ("forecaster", *sets), rows)
+    return FigureTable(title, ("forecaster", *sets), rows)
 
 
-def _by_points(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> Table:
+def _by_points(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> FigureTable:
     rows: list[list[Cell]] = [
         [name, *(overall(data.groups, accuracy.by_points[span], chosen) for span in SPANS)]
         for name, accuracy in found.items()
     ]
-    return Table("MAE by points seen", ("forecaster", *(f"{a}-{b}" for a, b in SPANS)), rows)
+    return FigureTable("MAE by points seen", ("forecaster", *(f"{a}-{b}" for a, b in SPANS)), rows)
 
 
-def _by_step(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> Table:
+def _by_step(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> FigureTable:
     steps = tuple(found[OURS].by_step)
     near = [step for step in steps if step <= _FAR]
     shown = [step for step in steps if len(steps) <= _MOST_SHOWN or step in _SHOWN]
@@ -93,10 +97,10 @@ def _by_step(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> Table:
         mean = float(np.exp(np.mean(np.log([at[step] for step in near])))) if all(known) else None
         rows.append([name, mean, *(at.get(step) for step in shown)])
     title = f"MAE so many steps ahead; first the geometric mean of the {len(near)} steps up to {_FAR} that there are"
-    return Table(title, ("forecaster", f"1..{_FAR}", *(f"{step}" for step in shown)), rows)
+    return FigureTable(title, ("forecaster", f"1..{_FAR}", *(f"{step}" for step in shown)), rows)
 
 
-def _coverage(data: Panel, found: dict[str, Accuracy], judged: Bools, moving: Bools) -> Table:
+def _coverage(data: Panel, found: dict[str, Accuracy], judged: Bools, moving: Bools) -> FigureTable:
     enough = moving & (np.bincount(data.series, judged & (data.row >= TRACKED), len(data)) >= _FEWEST)
     names = np.array(data.groups)
     rows: list[list[Cell]] = []
@@ -114,15 +118,15 @@ def _coverage(data: Panel, found: dict[str, Accuracy], judged: Bools, moving: Bo
     note = (
         f"from {TRACKED} points seen on, of series with {_FEWEST} readings after that; baselines' intervals are tracked"
     )
-    return Table("coverage of the 90% interval", columns, rows, note)
+    return FigureTable("coverage of the 90% interval", columns, rows, note)
 
 
-def _by_series(data: Panel, found: dict[str, Accuracy]) -> Table:
+def _by_series(data: Panel, found: dict[str, Accuracy]) -> FigureTable:
     rows: list[list[Cell]] = [
         [group, series, name, float(a.mase[i]), float(a.crps[i]), float(a.coverage[i])]
         for name, a in found.items()
         for i, (group, series) in enumerate(zip(data.groups, data.names, strict=True))
     ]
-    return Table(
+    return FigureTable(
         "one step ahead by series", ("set", "series", "forecaster", "MASE", "CRPS", "coverage"), rows, shown=False
     )

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from stream_gru.columns import Floats, Ints
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 
 _WINDOW, _REFRESH = 6400, 100  # rows, of NAB's own windowed Gaussian
 _NO_SPREAD = 1e-6
 
 
-def windowed_gaussian(case: Case) -> Floats:
+def windowed_gaussian(case: SuiteCase) -> Floats:
     """1 - the tail probability under the mean and deviation of the last 6,400 rows, renewed every 100, as NAB's own
     baseline does it; features averaged. (T,)"""
     row = np.arange(len(case))
@@ -26,7 +26,7 @@ def windowed_gaussian(case: Case) -> Floats:
     return score
 
 
-def mean_z(case: Case) -> Floats:
+def mean_z(case: SuiteCase) -> Floats:
     """Mean of |z| over the features, by the mean and deviation of the rows fed first; without any, of all rows before.
     (T,)"""
     row = np.arange(len(case))
@@ -35,12 +35,12 @@ def mean_z(case: Case) -> Floats:
     return mean
 
 
-def random(case: Case) -> Floats:
+def random(case: SuiteCase) -> Floats:
     """Noise, the same each time. (T,)"""
     return np.random.default_rng([len(case), *case.name.encode()]).random(len(case))
 
 
-BASELINES: dict[str, Callable[[Case], Floats]] = {
+BASELINES: dict[str, Callable[[SuiteCase], Floats]] = {
     "windowed Gaussian": windowed_gaussian,
     "mean |z|": mean_z,
     "random": random,

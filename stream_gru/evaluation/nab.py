@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream_gru.columns import Bools, Floats
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 
 
 class Profile(NamedTuple):
@@ -53,7 +53,7 @@ def probation(n: int) -> int:
 
 
 def evaluate(
-    cases: Sequence[Case], scores: Sequence[Floats], profile: Profile, threshold: float | None = None
+    cases: Sequence[SuiteCase], scores: Sequence[Floats], profile: Profile, threshold: float | None = None
 ) -> Scored:
     """Score rows' `scores` (T,), larger = more anomalous. Without a threshold the best one of all is taken."""
     gains = [_gains(case, score, profile) for case, score in zip(cases, scores, strict=True)]
@@ -72,7 +72,7 @@ def evaluate(
     return Scored(total, float(cut[k]) if threshold is None else threshold, windows, int(found[k]), int(false[k]))
 
 
-def _gains(case: Case, score: Floats, profile: Profile) -> tuple[Floats, Floats, Bools, Bools]:
+def _gains(case: SuiteCase, score: Floats, profile: Profile) -> tuple[Floats, Floats, Bools, Bools]:
     """For each row that counts: its score; what detecting it adds, all higher ones being detected before; whether it
     is the first find of a window; whether it lies outside."""
     n = len(case)
@@ -91,7 +91,7 @@ def _gains(case: Case, score: Floats, profile: Profile) -> tuple[Floats, Floats,
     return score[start:], gain[start:], finds[start:], outside[start:]
 
 
-def _worth(case: Case, profile: Profile) -> Floats:
+def _worth(case: SuiteCase, profile: Profile) -> Floats:
     """(T,) of a detection at each row."""
     worth = np.full(len(case), -profile.false)
     ends = [first for first, _ in case.windows[1:]] + [len(case)] * bool(case.windows)

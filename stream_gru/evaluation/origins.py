@@ -14,11 +14,11 @@ import numpy.typing as npt
 from stream_gru.columns import Floats
 from stream_gru.errors import DataError
 from stream_gru.evaluation import references
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 from stream_gru.evaluation.forecasters import BASELINES, predict
 from stream_gru.evaluation.panel import Panel, panel
 from stream_gru.evaluation.streaming import Predicted
-from stream_gru.evaluation.tables import Cell, Table
+from stream_gru.evaluation.tables import Cell, FigureTable
 
 OURS = "stream-gru"
 ETT_TRAIN, ETT_TEST, ETT_END = 8640, 11520, 14400  # rows: 12 months, 4 more, and 4 that are scored
@@ -26,7 +26,7 @@ _SHOWN, _MOST_SHOWN = (1, 12, 24, 36, 48), 6  # steps with a row
 _ETT_HORIZON, _M4_HORIZON, _DAY = 96, 48, 24
 
 
-def ett_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
+def ett_tables(cases: Sequence[SuiteCase], ours: Predicted) -> list[FigureTable]:
     """MSE and MAE of values standardised by the first 12 months, for targets in the last 4 of 20 months."""
     data = panel(cases)
     train = np.stack([case.value[:ETT_TRAIN, 0] for case in cases])
@@ -54,7 +54,7 @@ def ett_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
     every = [errors(day[:, (step - 1) % _DAY], step) for step in range(1, _ETT_HORIZON + 1)]
     rows.append(["seasonal naive", whole, *_squared_and_absolute(np.concatenate(every))])
     rows += [[f"{name}, published", whole, *figures] for name, figures in references.ETTH1.items()]
-    return [Table("ETTh1, months 17-20, from each row", ("forecaster", "steps ahead", "MSE", "MAE"), rows)]
+    return [FigureTable("ETTh1, months 17-20, from each row", ("forecaster", "steps ahead", "MSE", "MAE"), rows)]
 
 
 def _named(steps: Sequence[int]) -> str:
@@ -66,7 +66,7 @@ def _squared_and_absolute(error: Floats) -> tuple[float, float]:
     return float(np.mean(error**2)), float(np.mean(np.abs(error)))
 
 
-def m4_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
+def m4_tables(cases: Sequence[SuiteCase], ours: Predicted) -> list[FigureTable]:
     """sMAPE, MASE and OWA from one origin, the end of each training part."""
     data = panel(cases)
     steps = [step for step in ours.steps if step <= _M4_HORIZON]
@@ -86,14 +86,18 @@ def m4_tables(cases: Sequence[Case], ours: Predicted) -> list[Table]:
         rows.append([name, f"1..{_M4_HORIZON}", *_m4(cases, made, reference, list(horizon))])
     rows += [[f"{name}, published, 414", f"1..{_M4_HORIZON}", *of] for name, of in references.M4.items()]
     note = "forecasts from the end of the training part; OWA beside Naive2 at the same steps"
-    return [Table(f"M4 hourly, {len(cases)} series", ("forecaster", "steps ahead", "sMAPE", "MASE", "OWA"), rows, note)]
+    return [
+        FigureTable(
+            f"M4 hourly, {len(cases)} series", ("forecaster", "steps ahead", "sMAPE", "MASE", "OWA"), rows, note
+        )
+    ]
 
 
 def _all(data: Panel, ours: Predicted) -> dict[str, Predicted]:
     return {OURS: ours, **{name: predict(make, data, ours.steps) for name, make in BASELINES.items()}}
 
 
-def _at_origin(cases: Sequence[Case], data: Panel, medians: npt.NDArray[np.float32]) -> Floats:
+def _at_origin(cases: Sequence[SuiteCase], data: Panel, medians: npt.NDArray[np.float32]) -> Floats:
     """(S,) of `medians` (N,), those made at the end of each training part."""
     ends = data.first[:-1] + np.array([case.warm - 1 for case in cases])
     made: Floats = data.known()[ends] + medians[ends]
@@ -101,14 +105,14 @@ def _at_origin(cases: Sequence[Case], data: Panel, medians: npt.NDArray[np.float
 
 
 def _m4(
-    cases: Sequence[Case], made: Mapping[int, Floats], reference: Mapping[int, Floats], steps: Sequence[int]
+    cases: Sequence[SuiteCase], made: Mapping[int, Floats], reference: Mapping[int, Floats], steps: Sequence[int]
 ) -> tuple[float, float, float]:
     smape, mase = _errors(cases, made, steps)
     smape2, mase2 = _errors(cases, reference, steps)
     return smape, mase, (smape / smape2 + mase / mase2) / 2
 
 
-def _errors(cases: Sequence[Case], made: Mapping[int, Floats], steps: Sequence[int]) -> tuple[float, float]:
+def _errors(cases: Sequence[SuiteCase], made: Mapping[int, Floats], steps: Sequence[int]) -> tuple[float, float]:
     """Mean sMAPE in percent, and MASE by the seasonal naive errors within the training part."""
     train = [case.value[: case.warm, 0] for case in cases]
     scale = np.array([np.mean(np.abs(y[_DAY:] - y[:-_DAY])) for y in train])
@@ -121,7 +125,7 @@ def _errors(cases: Sequence[Case], made: Mapping[int, Floats], steps: Sequence[i
     return float(np.mean(smape)), float(np.mean(mase))
 
 
-def _naive2(cases: Sequence[Case]) -> dict[int, Floats]:
+def _naive2(cases: Sequence[SuiteCase]) -> dict[int, Floats]:
     """The last value with a season: classical multiplicative decomposition where the autocorrelation at the season is
     significant at 90%, as the competition's benchmark has it."""
     m = _DAY

@@ -13,15 +13,15 @@ import numpy as np
 
 from stream_gru.columns import Floats
 from stream_gru.engine.stepper import Stepper
-from stream_gru.evaluation.cases import Case
-from stream_gru.evaluation.suites import Report
+from stream_gru.evaluation.cases import SuiteCase
+from stream_gru.evaluation.suites import SuiteReport
 from stream_gru.history import backtest
 from stream_gru.history.files import History
 
 _PICTURES, _FEATURES, _ROWS = 3, 3, 5000  # of each suite at most
 
 
-def write(report: Report, folder: Path) -> list[Path]:
+def write(report: SuiteReport, folder: Path) -> list[Path]:
     """RESULT.json and a CSV for each table; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / f"{report.suite}.json"]
@@ -35,7 +35,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     return written
 
 
-def draw(suite: str, cases: Sequence[Case], bundle: Path | None, folder: Path) -> list[Path]:
+def draw(suite: str, cases: Sequence[SuiteCase], bundle: Path | None, folder: Path) -> list[Path]:
     """Pictures of three series that someone recorded, value, band, flags and labels. Raises `DataError` where
     matplotlib is missing."""
     from stream_gru.history.plot import draw as picture
@@ -72,7 +72,7 @@ def _telling(value: Floats) -> list[int]:
     return sorted(np.argsort(-unusual, kind="stable")[:_FEATURES].tolist())
 
 
-def _chosen(cases: Sequence[Case]) -> list[Case]:
+def _chosen(cases: Sequence[SuiteCase]) -> list[SuiteCase]:
     """Three of the recorded ones, those with labels first, spread over the list."""
     real = [case for case in cases if not case.name.startswith("artificial")] or list(cases)
     some = [case for case in real if case.windows]

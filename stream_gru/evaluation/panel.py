@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_gru.columns import Bools, Floats, Ints
-from stream_gru.evaluation.cases import Case, halves
+from stream_gru.evaluation.cases import SuiteCase, halves
 
 _DAY = 86_400_000
 _LONGEST = 1440
@@ -51,7 +51,7 @@ class Panel:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def panel(cases: Sequence[Case]) -> Panel:
+def panel(cases: Sequence[SuiteCase]) -> Panel:
     """The univariate `cases` as a panel."""
     lengths = np.array([len(case) for case in cases])
     first = np.r_[0, np.cumsum(lengths)]
@@ -75,7 +75,7 @@ def panel(cases: Sequence[Case]) -> Panel:
     )
 
 
-def _season(case: Case) -> int:
+def _season(case: SuiteCase) -> int:
     steps = np.diff(case.timestamp)
     usual = float(np.median(steps)) if len(steps) else 0.0
     a_day = round(_DAY / usual) if usual > 0 else 1

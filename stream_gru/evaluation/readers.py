@@ -18,7 +18,7 @@ import polars as pl
 
 from stream_gru.columns import Floats, Ints
 from stream_gru.errors import DataError
-from stream_gru.evaluation.cases import Case, runs
+from stream_gru.evaluation.cases import SuiteCase, runs
 from stream_gru.history import files as history
 
 _START = 1_578_268_800_000
@@ -31,7 +31,7 @@ _SENSORS = (
 _ETT = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
 
 
-def nab(data: Path) -> list[Case]:
+def nab(data: Path) -> list[SuiteCase]:
     """Numenta Anomaly Benchmark (Lavin and Ahmad 2015): univariate files with labelled windows."""
     folder = _folder(data, "NAB", "labels/combined_windows.json", "data/*/*.csv")
     found = json.loads((folder / "labels" / "combined_windows.json").read_text("utf-8"))
@@ -42,11 +42,11 @@ def nab(data: Path) -> list[Case]:
             continue
         table = history.read(file, "timestamp", ["value"])
         windows = tuple((_row(file, table.timestamp, a), _row(file, table.timestamp, b)) for a, b in found[name])
-        cases.append(Case(name, table.timestamp, table.value, windows))
+        cases.append(SuiteCase(name, table.timestamp, table.value, windows))
     return cases
 
 
-def skab(data: Path) -> list[Case]:
+def skab(data: Path) -> list[SuiteCase]:
     """Skoltech Anomaly Benchmark (Katser and Kozitsin 2020): a water loop, 8 sensors at 1 Hz."""
     folder = _folder(data, "SKAB", "data/*/*.csv")
     cases = []
@@ -57,45 +57,45 @@ def skab(data: Path) -> list[Case]:
         label = table.value[:, -1] > 0
         label[:_SKAB_WARM] = False
         name = f"{file.parent.name}/{file.name}"
-        cases.append(Case(name, table.timestamp, table.value[:, :-1], runs(label), min(_SKAB_WARM, len(table))))
+        cases.append(SuiteCase(name, table.timestamp, table.value[:, :-1], runs(label), min(_SKAB_WARM, len(table))))
     return cases
 
 
-def smd(data: Path) -> list[Case]:
+def smd(data: Path) -> list[SuiteCase]:
     """Server Machine Dataset (Su et al. 2019): 38 metrics a minute of each machine."""
     return _packed(_folder(data, "SMD_ASD", "SMD/*.npz"), "SMD/*.npz", _MINUTE)
 
 
-def asd(data: Path) -> list[Case]:
+def asd(data: Path) -> list[SuiteCase]:
     """Application Server Dataset (Li et al. 2021): 19 metrics every five minutes."""
     return _packed(_folder(data, "SMD_ASD", "ASD/*.npz"), "ASD/*.npz", 5 * _MINUTE)
 
 
-def smap_msl(data: Path) -> list[Case]:
+def smap_msl(data: Path) -> list[SuiteCase]:
     """Spacecraft telemetry (Hundman et al. 2018): the channel itself, in which anomalies are labelled; the one-hot
     commands beside it are left out."""
     return _packed(_folder(data, "SMAP_MSL", "*/*.npz"), "*/*.npz", _MINUTE, features=1)
 
 
-def mscloud(data: Path) -> list[Case]:
+def mscloud(data: Path) -> list[SuiteCase]:
     """Cloud Monitoring Dataset (Microsoft 2019): labelled rows of service telemetry, hourly or by the minute."""
     folder = _folder(data, "MSCloud", "data/*/*.csv")
     cases = []
     for file in sorted(folder.glob("data/*/*.csv")):
         table = history.read(file, "TimeStamp", ["Value", "Label"])
         name = f"{file.parent.name}/{file.name}"
-        cases.append(Case(name, table.timestamp, table.value[:, :1], runs(table.value[:, 1] > 0)))
+        cases.append(SuiteCase(name, table.timestamp, table.value[:, :1], runs(table.value[:, 1] > 0)))
     return cases
 
 
-def ett(data: Path) -> list[Case]:
+def ett(data: Path) -> list[SuiteCase]:
     """ETTh1 (Zhou et al. 2021), a case a column: two years of hours of a transformer."""
     folder = _folder(data, "ETT", "ETTh1.csv")
     table = history.read(folder / "ETTh1.csv", "date", _ETT)
-    return [Case(name, table.timestamp, table.value[:, [i]], group="ETTh1") for i, name in enumerate(_ETT)]
+    return [SuiteCase(name, table.timestamp, table.value[:, [i]], group="ETTh1") for i, name in enumerate(_ETT)]
 
 
-def m4(data: Path) -> list[Case]:
+def m4(data: Path) -> list[SuiteCase]:
     """M4 hourly (Makridakis et al. 2020), the training part and then the 48 values to forecast; `warm` is the first."""
     folder = _folder(data, "M4", "Dataset/Train/Hourly-train.csv", "Dataset/Test/Hourly-test.csv")
     train, test = (_rows(folder / "Dataset" / part / f"Hourly-{part.lower()}.csv") for part in ("Train", "Test"))
@@ -104,11 +104,11 @@ def m4(data: Path) -> list[Case]:
     cases = []
     for name, values in train.items():
         whole = np.concatenate([values, test[name]])
-        cases.append(Case(name, _times(len(whole), _HOUR), whole[:, None], warm=len(values), group="M4 hourly"))
+        cases.append(SuiteCase(name, _times(len(whole), _HOUR), whole[:, None], warm=len(values), group="M4 hourly"))
     return cases
 
 
-def one_step(data: Path) -> list[Case]:
+def one_step(data: Path) -> list[SuiteCase]:
     """Everything that is forecast one step ahead, a case a series: the whole stream, of SMD and ASD the train part."""
     cases = [*_univariate(ett(data), "ETTh1"), *_univariate(m4(data), "M4 hourly")]
     cases += _univariate([case for case in nab(data) if case.name.startswith("real")], "NAB real")
@@ -118,7 +118,7 @@ def one_step(data: Path) -> list[Case]:
     return cases + _exchange(data)
 
 
-READERS: dict[str, Callable[[Path], list[Case]]] = {
+READERS: dict[str, Callable[[Path], list[SuiteCase]]] = {
     "nab": nab,
     "skab": skab,
     "smd": smd,
@@ -131,28 +131,28 @@ READERS: dict[str, Callable[[Path], list[Case]]] = {
 }
 
 
-def _exchange(data: Path) -> list[Case]:
+def _exchange(data: Path) -> list[SuiteCase]:
     """Daily exchange rates of 8 countries (Lai et al. 2018)."""
     folder = _folder(data, "exchange_rate", "exchange_rate*.txt.gz")
     file = next(iter(sorted(folder.glob("exchange_rate*.txt.gz"))))
     with gzip.open(file, "rt") as text:
         values = np.loadtxt(text, delimiter=",", ndmin=2)
     times = _times(len(values), _DAY)
-    return [Case(f"exchange {i + 1}", times, values[:, [i]], group="exchange") for i in range(values.shape[1])]
+    return [SuiteCase(f"exchange {i + 1}", times, values[:, [i]], group="exchange") for i in range(values.shape[1])]
 
 
-def _univariate(cases: Sequence[Case], group: str) -> list[Case]:
+def _univariate(cases: Sequence[SuiteCase], group: str) -> list[SuiteCase]:
     """A case a feature; of what has a part that is fed first and labels after it, that part."""
     split = []
     for case in cases:
         end = case.warm if case.warm and case.windows else len(case)
         for i in range(case.value.shape[1]):
             name = f"{case.name} {i + 1}" if case.value.shape[1] > 1 else case.name
-            split.append(Case(name, case.timestamp[:end], case.value[:end, [i]], group=group))
+            split.append(SuiteCase(name, case.timestamp[:end], case.value[:end, [i]], group=group))
     return split
 
 
-def _packed(folder: Path, pattern: str, interval: int, features: int | None = None) -> list[Case]:
+def _packed(folder: Path, pattern: str, interval: int, features: int | None = None) -> list[SuiteCase]:
     """Arrays `train`, `test` and `label`; the train part is fed first."""
     cases = []
     for file in sorted(folder.glob(pattern)):
@@ -165,7 +165,7 @@ def _packed(folder: Path, pattern: str, interval: int, features: int | None = No
         value = np.concatenate([train, test]).astype(np.float64)[:, :features]
         name = file.relative_to(folder).with_suffix("").as_posix()
         windows = runs(label.ravel() > 0, len(train))
-        cases.append(Case(name, _times(len(value), interval), value, windows, len(train)))
+        cases.append(SuiteCase(name, _times(len(value), interval), value, windows, len(train)))
     return cases
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stream_gru.columns import Bools, Floats, Forecasts, Ints, Readings
 from stream_gru.engine.stepper import Stepper
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 from stream_gru.evaluation.panel import panel
 from stream_gru.models import bundle as bundles
 
@@ -43,7 +43,7 @@ class Predicted:
     medians: npt.NDArray[np.float32]  # (N, K) of so many steps later, from this reading, or the last one before it
 
 
-def portions(engine: Stepper, cases: Sequence[Case], handle: int = 0) -> Iterator[tuple[Ints, Forecasts]]:
+def portions(engine: Stepper, cases: Sequence[SuiteCase], handle: int = 0) -> Iterator[tuple[Ints, Forecasts]]:
     """Step all readings of `cases`, the first ones of all before the second ones.
 
     Yields which readings, as places in the cases one after another, and what the engine says of them.
@@ -62,7 +62,7 @@ def portions(engine: Stepper, cases: Sequence[Case], handle: int = 0) -> Iterato
         yield here, engine.step(Readings(slot[here], row[here], timestamp[here], value[here]))
 
 
-def judge(bundle: Path | None, cases: Sequence[Case], tell: Tell) -> list[Judged]:
+def judge(bundle: Path | None, cases: Sequence[SuiteCase], tell: Tell) -> list[Judged]:
     """The detector's word on each case, in their order. Progress is told in values. Raises `BundleError`."""
     out: dict[int, Judged] = {}
     for features in sorted({case.value.shape[1] for case in cases}):
@@ -83,7 +83,7 @@ def judge(bundle: Path | None, cases: Sequence[Case], tell: Tell) -> list[Judged
     return [out[i] for i in range(len(cases))]
 
 
-def predict(bundle: Path | None, cases: Sequence[Case], tell: Tell, farthest: int = 0) -> Predicted:
+def predict(bundle: Path | None, cases: Sequence[SuiteCase], tell: Tell, farthest: int = 0) -> Predicted:
     """The engine's forecasts of univariate cases: of every step up to `farthest`, if the bundle can forecast any, else
     of its own. Raises `BundleError`."""
     free = bundles.load(bundle).forecaster.any_step

@@ -10,11 +10,11 @@ from typing import Any
 
 from stream_gru.errors import DataError
 from stream_gru.evaluation import detection, forecasting, origins, ranking, readers, streaming
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 from stream_gru.evaluation.judges import BASELINES
 from stream_gru.evaluation.streaming import Tell
 from stream_gru.evaluation.suite import Suite
-from stream_gru.evaluation.tables import Table
+from stream_gru.evaluation.tables import FigureTable
 from stream_gru.models import bundle as bundles
 
 _FORECASTING = {
@@ -26,7 +26,7 @@ _FARTHEST = {Suite.ett: 48, Suite.m4: 48, Suite.one_step: 24}  # step, of bundle
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SuiteReport:
     """What became of a suite."""
 
     suite: str
@@ -35,7 +35,7 @@ class Report:
     readings: int
     engine_s: float  # of the engine alone
     seconds: float
-    tables: list[Table]
+    tables: list[FigureTable]
 
     def plain(self) -> dict[str, Any]:
         """For JSON; tables of single cases too."""
@@ -50,7 +50,7 @@ class Report:
         }
 
 
-def cases(suite: Suite, data: Path, limit: int | None = None) -> list[Case]:
+def cases(suite: Suite, data: Path, limit: int | None = None) -> list[SuiteCase]:
     """Its series. Raises `DataError` naming what `data` lacks."""
     if not data.is_dir():
         raise DataError(f"there is no folder {data}")
@@ -59,14 +59,14 @@ def cases(suite: Suite, data: Path, limit: int | None = None) -> list[Case]:
     return [case.head(limit) for case in readers.READERS[suite.value](data)]
 
 
-def values(found: Sequence[Case]) -> int:
+def values(found: Sequence[SuiteCase]) -> int:
     """What progress counts up to."""
     return sum(case.value.size for case in found)
 
 
 def run(
-    suite: Suite, found: Sequence[Case], data: Path, bundle: Path | None, *, threshold: float | None, tell: Tell
-) -> Report:
+    suite: Suite, found: Sequence[SuiteCase], data: Path, bundle: Path | None, *, threshold: float | None, tell: Tell
+) -> SuiteReport:
     """Step `found` through the engine and score what it says. Raises `BundleError`, and `DataError` for what lacks."""
     began = time.perf_counter()
     model = bundles.load(bundle).name
@@ -89,4 +89,4 @@ def run(
         else:
             tables = detection.ranking_tables(suite.value, found, judged, baselines, threshold)
     end = time.perf_counter()
-    return Report(suite.value, model, len(found), values(found), stepped - began, end - began, tables)
+    return SuiteReport(suite.value, model, len(found), values(found), stepped - began, end - began, tables)

@@ -14,7 +14,7 @@ Cell = str | float | int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class FigureTable:
     """Rows under named columns; None where there is no figure."""
 
     title: str

@@ -7,18 +7,18 @@ from typing import Literal
 from stream_gru.features.experts import Experts
 from stream_gru.features.light import Light
 from stream_gru.features.observation import OBSERVED, Arrival, Observation, imputed, observe
-from stream_gru.features.set import FeatureSet, Table, View, asinh
+from stream_gru.features.set import FeatureSet, FeatureView, RowTable, asinh
 
 __all__ = [
     "OBSERVED",
     "Arrival",
     "Experts",
     "FeatureSet",
+    "FeatureView",
     "Kind",
     "Light",
     "Observation",
-    "Table",
-    "View",
+    "RowTable",
     "asinh",
     "find",
     "imputed",

@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 from torch import Tensor
 
 from stream_gru.columns import notes
-from stream_gru.features.set import Input, Part, rows_of
+from stream_gru.features.set import NetworkInput, StatePart, rows_of
 
 PROFILE_HOURS = {"day": 24, "week": 168}
 """The profiles, in the order of the table at the row's end, and the hours in each."""
@@ -76,52 +76,58 @@ class ExpertState(NamedTuple):
     """What is known of N series, (k, N) each."""
 
     levels: Annotated[
-        Tensor, Part("the smoothers, relative to the last value", len(SMOOTHERS), tuple(s.rate for s in SMOOTHERS))
+        Tensor, StatePart("the smoothers, relative to the last value", len(SMOOTHERS), tuple(s.rate for s in SMOOTHERS))
     ]
-    bounds: Annotated[Tensor, Part("decaying minimum and maximum, relative to the last value", 2)]
-    slot: Annotated[Tensor, Part("mean of the readings of this hour, relative to the last value")]
-    trend: Annotated[Tensor, Part("mean difference", 1, (0.15,))]
-    errors: Annotated[Tensor, Part("mean size of each anchor's error", len(ANCHORS), (_ERROR_RATE,) * len(ANCHORS))]
-    smoother_errors: Annotated[Tensor, Part("the same of each candidate", 5, (_ERROR_RATE,) * 5)]
-    spread: Annotated[Tensor, Part("mean distance to the slowest smoother", 1, (0.005,))]
-    fast: Annotated[Tensor, Part("mean size of the differences, of late", 1, (0.15,))]
-    slow: Annotated[Tensor, Part("the same over a longer time: the unit of most that the network sees", 1, (0.01,))]
-    unchanged: Annotated[Tensor, Part("share of the readings that equal the one before", 1, (0.05,))]
-    interval: Annotated[Tensor, Part("usual gap between readings: half the logarithm of its seconds", 1, (0.05,))]
-    phase: Annotated[Tensor, Part("mean place of the readings within their hour, in hours", 1, (0.02,))]
-    offsets: Annotated[Tensor, Part("mean distance from the profiles of day and week", 2, (0.3, 0.3))]
-    hour: Annotated[Tensor, Part("the hour of the week that `slot` is of")]
-    fill: Annotated[Tensor, Part("how many readings `slot` is the mean of")]
-    lags: Annotated[Tensor, Part("the last differences, the latest first", 3)]
-    forecasts: Annotated[Tensor, Part("of each anchor but the first, for the next reading", len(ANCHORS) - 1)]
-    theta: Annotated[Tensor, Part("coefficients of the regression", TERM_COUNT)]
+    bounds: Annotated[Tensor, StatePart("decaying minimum and maximum, relative to the last value", 2)]
+    slot: Annotated[Tensor, StatePart("mean of the readings of this hour, relative to the last value")]
+    trend: Annotated[Tensor, StatePart("mean difference", 1, (0.15,))]
+    errors: Annotated[
+        Tensor, StatePart("mean size of each anchor's error", len(ANCHORS), (_ERROR_RATE,) * len(ANCHORS))
+    ]
+    smoother_errors: Annotated[Tensor, StatePart("the same of each candidate", 5, (_ERROR_RATE,) * 5)]
+    spread: Annotated[Tensor, StatePart("mean distance to the slowest smoother", 1, (0.005,))]
+    fast: Annotated[Tensor, StatePart("mean size of the differences, of late", 1, (0.15,))]
+    slow: Annotated[
+        Tensor, StatePart("the same over a longer time: the unit of most that the network sees", 1, (0.01,))
+    ]
+    unchanged: Annotated[Tensor, StatePart("share of the readings that equal the one before", 1, (0.05,))]
+    interval: Annotated[Tensor, StatePart("usual gap between readings: half the logarithm of its seconds", 1, (0.05,))]
+    phase: Annotated[Tensor, StatePart("mean place of the readings within their hour, in hours", 1, (0.02,))]
+    offsets: Annotated[Tensor, StatePart("mean distance from the profiles of day and week", 2, (0.3, 0.3))]
+    hour: Annotated[Tensor, StatePart("the hour of the week that `slot` is of")]
+    fill: Annotated[Tensor, StatePart("how many readings `slot` is the mean of")]
+    lags: Annotated[Tensor, StatePart("the last differences, the latest first", 3)]
+    forecasts: Annotated[Tensor, StatePart("of each anchor but the first, for the next reading", len(ANCHORS) - 1)]
+    theta: Annotated[Tensor, StatePart("coefficients of the regression", TERM_COUNT)]
     covariance: Annotated[
         Tensor,
-        Part("a triangle of their covariance, less the one before any reading", TERM_COUNT * (TERM_COUNT + 1) // 2),
+        StatePart(
+            "a triangle of their covariance, less the one before any reading", TERM_COUNT * (TERM_COUNT + 1) // 2
+        ),
     ]
 
 
-PARTS = notes(ExpertState, Part)
+PARTS = notes(ExpertState, StatePart)
 AVERAGES = {name: part for name, part in PARTS.items() if part.rates}
 
 INPUTS = (
-    Input("moves", len(ANCHORS) - 1, "asinh", "each anchor but the first, for the next reading"),
-    Input("lags", 3, "asinh", "the last differences"),
-    Input("errors", len(ANCHORS), "log", "mean size of each anchor's error"),
-    Input("favourite", 1, "asinh", "the anchor with the least error"),
-    Input("innovation", 1, "asinh", "how wrong the favourite was at this reading"),
-    Input("y", 1, "asinh", "the value itself"),
-    Input("offsets", 2, "asinh", "mean distance from the profiles"),
-    Input("unit", 1, "log", "the least of the errors"),
-    Input("fast", 1, "log", "mean size of the differences, of late"),
-    Input("spread", 1, "log", "mean distance to the slowest smoother"),
-    Input("unchanged", 1, "plain", "share of the readings that equal the one before"),
-    Input("height", 1, "plain", "where the value lies between its minimum and maximum, 0 to 1"),
-    Input("interval", 1, "plain", "half the logarithm of the usual seconds between readings"),
-    Input("log_gap", 1, "plain", "the same of the last gap"),
-    Input("log_seen", 1, "plain", "logarithm of the readings seen, up to about a window of the training"),
-    Input("cosine", 1, "plain", "of the time of the day, UTC"),
-    Input("sine", 1, "plain", "the same"),
+    NetworkInput("moves", len(ANCHORS) - 1, "asinh", "each anchor but the first, for the next reading"),
+    NetworkInput("lags", 3, "asinh", "the last differences"),
+    NetworkInput("errors", len(ANCHORS), "log", "mean size of each anchor's error"),
+    NetworkInput("favourite", 1, "asinh", "the anchor with the least error"),
+    NetworkInput("innovation", 1, "asinh", "how wrong the favourite was at this reading"),
+    NetworkInput("y", 1, "asinh", "the value itself"),
+    NetworkInput("offsets", 2, "asinh", "mean distance from the profiles"),
+    NetworkInput("unit", 1, "log", "the least of the errors"),
+    NetworkInput("fast", 1, "log", "mean size of the differences, of late"),
+    NetworkInput("spread", 1, "log", "mean distance to the slowest smoother"),
+    NetworkInput("unchanged", 1, "plain", "share of the readings that equal the one before"),
+    NetworkInput("height", 1, "plain", "where the value lies between its minimum and maximum, 0 to 1"),
+    NetworkInput("interval", 1, "plain", "half the logarithm of the usual seconds between readings"),
+    NetworkInput("log_gap", 1, "plain", "the same of the last gap"),
+    NetworkInput("log_seen", 1, "plain", "logarithm of the readings seen, up to about a window of the training"),
+    NetworkInput("cosine", 1, "plain", "of the time of the day, UTC"),
+    NetworkInput("sine", 1, "plain", "the same"),
 )
 """In the order of the network's inputs. ``asinh`` and ``log`` are of the quantity in mean differences."""
 

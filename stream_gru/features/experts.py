@@ -27,7 +27,7 @@ from stream_gru.features.expert_tables import (
     move,
 )
 from stream_gru.features.observation import Observation
-from stream_gru.features.set import FeatureSet, Table, View, asinh, rows_of
+from stream_gru.features.set import FeatureSet, FeatureView, RowTable, asinh, rows_of
 
 _MEAN, _QUICK, _SLOW, _TENTH = (level(name) for name in ("mean", "quick", "slow", "tenth"))
 _MEAN_AND_QUICK = slice(_MEAN.start, _QUICK.stop)
@@ -85,8 +85,8 @@ class Experts(FeatureSet):
             self.register_buffer(name, constant, persistent=False)
 
     def advance(
-        self, state: Tensor, observed: Observation, table: Table, steps: Tensor, *, fixed: bool = False
-    ) -> tuple[Tensor, View]:
+        self, state: Tensor, observed: Observation, table: RowTable, steps: Tensor, *, fixed: bool = False
+    ) -> tuple[Tensor, FeatureView]:
         """See `FeatureSet.advance`. Seasons are read off the profiles at the hour of each step."""
         old = ExpertState(*torch.split(state, [part.floats for part in PARTS.values()]))
         dx, rate = observed.dx, observed.rate
@@ -147,7 +147,7 @@ class Experts(FeatureSet):
         learned = learned * (_TRACE_MOST / trace).clamp(max=1) - self.prior
         return torch.addcmul(old.theta.double(), gain, miss).float(), learned.float()
 
-    def _fill(self, old: ExpertState, observed: Observation, table: Table) -> tuple[Tensor, Tensor]:
+    def _fill(self, old: ExpertState, observed: Observation, table: RowTable) -> tuple[Tensor, Tensor]:
         """Take the mean of an hour that is over into the profiles. The mean of the present hour, and its readings."""
         over = observed.week.floor() != old.hour
         place = old.hour.long() % self.cycles + self.begins + table.at  # (2, N)
@@ -159,7 +159,7 @@ class Experts(FeatureSet):
         fill = torch.where(over, 0, old.fill)
         return (old.slot - observed.dx) * (fill / (fill + 1)), fill + 1
 
-    def _moves(self, new: ExpertState, observed: Observation, table: Table, one: Tensor, steps: Tensor) -> Tensor:
+    def _moves(self, new: ExpertState, observed: Observation, table: RowTable, one: Tensor, steps: Tensor) -> Tensor:
         """All anchors but the last value at each step, (S, A - 1, N)."""
         seasons = self._profiles(new, observed, table, torch.nn.functional.pad(steps, (0, 0, 1, 0)))
         now, then = seasons[:1], seasons[1:]  # (S, 2, N)
@@ -173,7 +173,7 @@ class Experts(FeatureSet):
         smoother = _of_least(new.smoother_errors, new.levels[CANDIDATES])
         return torch.cat([known, torch.cat([regression, smoother]).expand(len(steps), -1, -1)], 1)
 
-    def _profiles(self, new: ExpertState, observed: Observation, table: Table, ahead: Tensor) -> Tensor:
+    def _profiles(self, new: ExpertState, observed: Observation, table: RowTable, ahead: Tensor) -> Tensor:
         """Day and week `ahead` (K, 1 or N) steps from here, between two hours, (K, 2, N); NaN: unknown."""
         hours = (2 * new.interval).exp() / _HOUR_S
         time = observed.week - new.phase + hours * ahead  # (K, N)
@@ -203,7 +203,7 @@ def _terms(state: ExpertState, forecasts: Tensor, one: Tensor) -> Tensor:
     return (torch.cat([parts[name] for name in TERMS]) / one).clamp(-_CLIP, _CLIP)
 
 
-def _view(state: ExpertState, moves: Tensor, observed: Observation, innovation: Tensor, one: Tensor) -> View:
+def _view(state: ExpertState, moves: Tensor, observed: Observation, innovation: Tensor, one: Tensor) -> FeatureView:
     """What the network sees, in units of `one` (1, N)."""
     errors = state.errors + observed.floor
     unit = errors.amin(0, keepdim=True)
@@ -233,4 +233,4 @@ def _view(state: ExpertState, moves: Tensor, observed: Observation, innovation: 
         parts = torch.split(values, [row.floats for row in rows])
         given |= {row.name: part for row, part in zip(rows, parts, strict=True)}
     x = torch.cat([given[row.name] for row in INPUTS]).clamp(-_INPUT_LIMIT, _INPUT_LIMIT)
-    return View(x, moves, unit)
+    return FeatureView(x, moves, unit)

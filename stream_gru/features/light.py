@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stream_gru.features.observation import Observation
-from stream_gru.features.set import FeatureSet, Input, Part, Table, View, rows_of
+from stream_gru.features.set import FeatureSet, FeatureView, NetworkInput, RowTable, StatePart, rows_of
 
 # Rates were chosen by the errors of forecasts on made-up series.
 _LEVEL_RATES = (0.005, 0.05, 0.2, 0.5)  # of the smoothers, the slowest first
@@ -16,14 +16,14 @@ _ANCHORS = 1 + _LEVELS + _TRENDS  # the last value, each level, the last value +
 _INPUT_LIMIT = 8.0  # of every input of the network
 
 _AVERAGES = {
-    "levels": Part("the smoothers, relative to the last value", _LEVELS, _LEVEL_RATES),
-    "trends": Part("mean differences", _TRENDS, _TREND_RATES),
-    "errors": Part("mean size of each anchor's error", _ANCHORS, (0.04,) * _ANCHORS),
-    "fast": Part("mean size of the differences, of late", 1, (0.15,)),
-    "spread": Part("mean distance to the slowest smoother", 1, (0.005,)),
-    "slow": Part("mean size of the differences: the unit of what the network sees", 1, (0.01,)),
-    "unchanged": Part("share of the readings that equal the one before", 1, (0.05,)),
-    "interval": Part("half the logarithm of the usual seconds between readings", 1, (0.05,)),
+    "levels": StatePart("the smoothers, relative to the last value", _LEVELS, _LEVEL_RATES),
+    "trends": StatePart("mean differences", _TRENDS, _TREND_RATES),
+    "errors": StatePart("mean size of each anchor's error", _ANCHORS, (0.04,) * _ANCHORS),
+    "fast": StatePart("mean size of the differences, of late", 1, (0.15,)),
+    "spread": StatePart("mean distance to the slowest smoother", 1, (0.005,)),
+    "slow": StatePart("mean size of the differences: the unit of what the network sees", 1, (0.01,)),
+    "unchanged": StatePart("share of the readings that equal the one before", 1, (0.05,)),
+    "interval": StatePart("half the logarithm of the usual seconds between readings", 1, (0.05,)),
 }
 """The state: in front of these only the differences before the last one."""
 _WIDTHS = [(name, part.floats) for name, part in _AVERAGES.items()]
@@ -32,20 +32,20 @@ _SIZES = slice(_MOVES.stop, rows_of(_WIDTHS, "slow").stop)
 _HABITS = slice(_SIZES.stop, rows_of(_WIDTHS, "interval").stop)
 
 _INPUTS = (
-    Input("levels", _LEVELS, "log1p", "the smoothers"),
-    Input("trends", _TRENDS, "log1p", "mean differences"),
-    Input("lags", _LAGS, "log1p", "the differences before the last one"),
-    Input("y", 1, "log1p", "the value itself"),
-    Input("errors", _ANCHORS, "log", "mean size of each anchor's error"),
-    Input("fast", 1, "log", "mean size of the differences, of late"),
-    Input("spread", 1, "log", "mean distance to the slowest smoother"),
-    Input("unchanged", 1, "plain", "share of the readings that equal the one before"),
-    Input("interval", 1, "plain", "half the logarithm of the usual seconds between readings"),
-    Input("log_gap", 1, "plain", "the same of the last gap"),
-    Input("cosine", 1, "plain", "of the time of the day, UTC"),
-    Input("sine", 1, "plain", "the same"),
-    Input("log_size", 1, "plain", "a tenth of the logarithm of 1 + the value's size"),
-    Input("log_seen", 1, "plain", "logarithm of 1 + the readings seen"),
+    NetworkInput("levels", _LEVELS, "log1p", "the smoothers"),
+    NetworkInput("trends", _TRENDS, "log1p", "mean differences"),
+    NetworkInput("lags", _LAGS, "log1p", "the differences before the last one"),
+    NetworkInput("y", 1, "log1p", "the value itself"),
+    NetworkInput("errors", _ANCHORS, "log", "mean size of each anchor's error"),
+    NetworkInput("fast", 1, "log", "mean size of the differences, of late"),
+    NetworkInput("spread", 1, "log", "mean distance to the slowest smoother"),
+    NetworkInput("unchanged", 1, "plain", "share of the readings that equal the one before"),
+    NetworkInput("interval", 1, "plain", "half the logarithm of the usual seconds between readings"),
+    NetworkInput("log_gap", 1, "plain", "the same of the last gap"),
+    NetworkInput("cosine", 1, "plain", "of the time of the day, UTC"),
+    NetworkInput("sine", 1, "plain", "the same"),
+    NetworkInput("log_size", 1, "plain", "a tenth of the logarithm of 1 + the value's size"),
+    NetworkInput("log_seen", 1, "plain", "logarithm of 1 + the readings seen"),
 )
 """In the order of the network's inputs. ``log1p`` and ``log`` are of the quantity in mean differences."""
 
@@ -70,8 +70,8 @@ class Light(FeatureSet):
         self.register_buffer("shift", shift, persistent=False)
 
     def advance(
-        self, state: Tensor, observed: Observation, table: Table, steps: Tensor, *, fixed: bool = False
-    ) -> tuple[Tensor, View]:
+        self, state: Tensor, observed: Observation, table: RowTable, steps: Tensor, *, fixed: bool = False
+    ) -> tuple[Tensor, FeatureView]:
         """See `FeatureSet.advance`. Trends are drawn out straight."""
         lags, averages = torch.split(state, [_LAGS, len(self.rates)])
         dx = observed.dx
@@ -100,4 +100,4 @@ class Light(FeatureSet):
         drawn = trends * steps[:, None]
         moves = torch.cat([levels.expand(len(drawn), -1, -1), drawn], 1)
         unit = one if fixed else sizes[:_ANCHORS].amin(0, keepdim=True)
-        return torch.cat([lags, averages]), View(x, moves, unit)
+        return torch.cat([lags, averages]), FeatureView(x, moves, unit)

@@ -13,7 +13,7 @@ from stream_gru.features.observation import Observation
 
 
 @dataclass(frozen=True)
-class Part:
+class StatePart:
     """A note on a part of the state."""
 
     what: str
@@ -21,7 +21,7 @@ class Part:
     rates: tuple[float, ...] = ()  # of running averages, one a float; none: it is no average
 
 
-class Input(NamedTuple):
+class NetworkInput(NamedTuple):
     """What the network sees of one quantity."""
 
     name: str
@@ -40,7 +40,7 @@ def rows_of(widths: Sequence[tuple[str, int]], name: str) -> slice:
     raise KeyError(name)
 
 
-class View(NamedTuple):
+class FeatureView(NamedTuple):
     """What the forecaster is shown of N series after a reading. Moves are relative to the value read."""
 
     x: Tensor  # (D, N) inputs of the network
@@ -48,7 +48,7 @@ class View(NamedTuple):
     unit: Tensor  # (1, N) what quantiles are measured in
 
 
-class Table(NamedTuple):
+class RowTable(NamedTuple):
     """A long part of each row, of which a reading touches a few places. It is changed in place."""
 
     flat: Tensor  # all rows end to end
@@ -75,8 +75,8 @@ class FeatureSet(nn.Module):
     errors: slice  # rows of x with the logarithms of the running errors of the anchors
 
     def advance(
-        self, state: Tensor, observed: Observation, table: Table, steps: Tensor, *, fixed: bool = False
-    ) -> tuple[Tensor, View]:
+        self, state: Tensor, observed: Observation, table: RowTable, steps: Tensor, *, fixed: bool = False
+    ) -> tuple[Tensor, FeatureView]:
         """Take in a reading of each series: the new state, and the view from it at these steps ahead.
 
         `steps` are (S, 1), or (S, N) where each series has its own; the first is 1. `fixed`: one is the fixed scale

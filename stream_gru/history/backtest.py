@@ -25,7 +25,7 @@ _PORTION = 50_000  # readings stepped between two reports of progress
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class BacktestResult:
     """What was made of one file."""
 
     file: Path
@@ -113,7 +113,7 @@ def run(
     kind: Literal["csv", "parquet"] = "csv",
     plot: bool = False,
     tell: Callable[[int], None] = lambda _: None,
-) -> list[Result]:
+) -> list[BacktestResult]:
     """Score `tables`, read from `files`, and write `out`/NAME.csv or .parquet for each, and NAME.png."""
     out.mkdir(parents=True, exist_ok=True)
     results = []
@@ -139,7 +139,7 @@ def run(
 
             picture = draw(out / f"{name}.png", name, table, forecasts, engine.features)
         flags, alerts = (int(np.count_nonzero(column)) for column in (forecasts.is_anomaly, forecasts.alert))
-        results.append(Result(file, target, picture, len(table), flags, alerts))
+        results.append(BacktestResult(file, target, picture, len(table), flags, alerts))
     return results
 
 

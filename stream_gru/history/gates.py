@@ -96,7 +96,7 @@ def table(history: History, forecasts: Forecasts, found: Activations, features: 
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class GatesResult:
     """What was made of it."""
 
     table: Path
@@ -116,7 +116,7 @@ def run(
     last: int | None = None,
     kind: Literal["csv", "parquet"] = "csv",
     tell: Callable[[int], None] = lambda _: None,
-) -> Result:
+) -> GatesResult:
     """Step all of `history`; write `out`/NAME-gates.csv or .parquet, and .png, with the `last` readings of each series.
 
     Raises `BundleError` for a model without gates, `DataError` where there are no readings or no matplotlib.
@@ -138,7 +138,7 @@ def run(
     known = {gate: values[np.isfinite(values[..., 0])] for gate, values in found.items()}  # (stepped, 6)
     means = {gate: dict(zip(SUMMARY, _mean(values), strict=True)) for gate, values in known.items() if len(values)}
     flags = int(np.count_nonzero(forecasts.is_anomaly))
-    return Result(target, picture, len(set(series)), len(series), flags, means)
+    return GatesResult(target, picture, len(set(series)), len(series), flags, means)
 
 
 def _mean(values: npt.NDArray[np.float32]) -> list[float]:

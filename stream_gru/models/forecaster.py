@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_gru import features
-from stream_gru.features import View
+from stream_gru.features import FeatureView
 from stream_gru.models.heads import Head, LinearHead, SharedHead
 from stream_gru.models.network import Network, compose
 
@@ -53,7 +53,7 @@ class Forecaster(nn.Module):
         """Whether other steps than `steps` can be asked for."""
         return isinstance(self._heads[0], SharedHead)
 
-    def forecast(self, output: Tensor, view: View, steps: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forecast(self, output: Tensor, view: FeatureView, steps: Tensor) -> tuple[Tensor, Tensor | None]:
         """output (N, M H) -> quantiles (S, Q, N) at `steps` (S, 1 or N), relative to the last value, and how far the
         members' medians are apart, a standard deviation (S, N); None for one alone."""
         members = self.members(output, view, steps)
@@ -61,7 +61,7 @@ class Forecaster(nn.Module):
             return members[0], None
         return members.mean(0), members[:, :, self.band[0]].std(0)
 
-    def members(self, output: Tensor, view: View, steps: Tensor) -> Tensor:
+    def members(self, output: Tensor, view: FeatureView, steps: Tensor) -> Tensor:
         """The forecasts of each member, (M, S, Q, N)."""
         parts = zip(self._heads, output.chunk(self.size, 1), strict=True)
         return torch.stack([head(part, view, steps) for head, part in parts])

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-from stream_gru.features import FeatureSet, View, asinh
+from stream_gru.features import FeatureSet, FeatureView, asinh
 
 _LARGEST = 12.0  # sinh of it, in units, is the farthest that a quantile leaves the anchors: 80,000
 _GAUSSIAN = 1.25  # the deviation of a normal distribution, in mean absolute errors
@@ -24,7 +24,7 @@ class Head(nn.Module):
 
     levels: tuple[float, ...]  # Q, rising
 
-    def forward(self, output: Tensor, view: View, steps: Tensor) -> Tensor:
+    def forward(self, output: Tensor, view: FeatureView, steps: Tensor) -> Tensor:
         """output (N, H) -> quantiles of the value so many `steps` (S, 1 or N) ahead, relative to the present one,
         (S, Q, N)."""
         raise NotImplementedError
@@ -43,7 +43,7 @@ class LinearHead(Head):
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.normal_(self.weight, std=0.01)
 
-    def forward(self, output: Tensor, view: View, steps: Tensor) -> Tensor:
+    def forward(self, output: Tensor, view: FeatureView, steps: Tensor) -> Tensor:
         """See `Head.forward`; the steps are those that it was made for."""
         out = torch.addmm(self.bias[:, None], self.weight, output.T)
         out = out.view(len(self.steps), self.anchors + len(self.levels), -1)
@@ -74,7 +74,7 @@ class SharedHead(Head):
                 last.bias.zero_()
                 last.bias[self.anchors :] = torch.tensor(_gaussian(self.levels))
 
-    def forward(self, output: Tensor, view: View, steps: Tensor) -> Tensor:
+    def forward(self, output: Tensor, view: FeatureView, steps: Tensor) -> Tensor:
         """See `Head.forward`; the first step is 1."""
         errors = view.x[self.errors]
         near = torch.addmm(self.near.bias[:, None], self.near.weight, output.T)

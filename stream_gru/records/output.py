@@ -18,7 +18,7 @@ import msgspec
 
 from stream_gru.columns import notes
 from stream_gru.errors import DataError
-from stream_gru.records.schema import TYPES, Column, DescribedColumn, Kind, When
+from stream_gru.records.schema import TYPES, Column, ColumnKind, DescribedColumn, Presence
 
 Quantity = float | dict[str, float | None] | None  # a number; by feature name where there are several
 Shares = dict[str, float | None]  # by feature name
@@ -30,55 +30,59 @@ class ForecastStep(msgspec.Struct, gc=False):
     Behind `step` the fields are in the order of the third axis of `columns.Forecasts.ahead`.
     """
 
-    step: Annotated[int, Column(Kind.STEP, "How many readings ahead; 1 is the next one.")]
-    yhat: Annotated[Quantity, Column(Kind.QUANTITY, "The median forecast, in the unit of the reading.")]
+    step: Annotated[int, Column(ColumnKind.STEP, "How many readings ahead; 1 is the next one.")]
+    yhat: Annotated[Quantity, Column(ColumnKind.QUANTITY, "The median forecast, in the unit of the reading.")]
     yhat_lower: Annotated[
-        Quantity, Column(Kind.QUANTITY, "Lower end of its central 90% interval, in the unit of the reading.")
+        Quantity, Column(ColumnKind.QUANTITY, "Lower end of its central 90% interval, in the unit of the reading.")
     ]
     yhat_upper: Annotated[
-        Quantity, Column(Kind.QUANTITY, "Upper end of its central 90% interval, in the unit of the reading.")
+        Quantity, Column(ColumnKind.QUANTITY, "Upper end of its central 90% interval, in the unit of the reading.")
     ]
 
 
 class OutputRecord(msgspec.Struct, gc=False):
     """What is said of one reading."""
 
-    series: Annotated[str, Column(Kind.TEXT, "The name of the series; it is the record key as well.")]
-    timestamp: Annotated[int, Column(Kind.TIME, "The time of the reading, in milliseconds since 1970 (UTC).")]
-    y: Annotated[Quantity, Column(Kind.READING, "The reading itself; null if it had no value.")]
+    series: Annotated[str, Column(ColumnKind.TEXT, "The name of the series; it is the record key as well.")]
+    timestamp: Annotated[int, Column(ColumnKind.TIME, "The time of the reading, in milliseconds since 1970 (UTC).")]
+    y: Annotated[Quantity, Column(ColumnKind.READING, "The reading itself; null if it had no value.")]
     yhat: Annotated[
         Quantity,
         Column(
-            Kind.QUANTITY,
+            ColumnKind.QUANTITY,
             "The median forecast that was made for this reading at the one before it, in the unit of the reading; null "
             "if there was none. Of a late reading the forecast of its time.",
         ),
     ]
     yhat_lower: Annotated[
         Quantity,
-        Column(Kind.QUANTITY, "Lower end of the central 90% interval of `yhat`, in the unit of the reading.", "lower"),
+        Column(
+            ColumnKind.QUANTITY, "Lower end of the central 90% interval of `yhat`, in the unit of the reading.", "lower"
+        ),
     ]
     yhat_upper: Annotated[
         Quantity,
-        Column(Kind.QUANTITY, "Upper end of the central 90% interval of `yhat`, in the unit of the reading.", "upper"),
+        Column(
+            ColumnKind.QUANTITY, "Upper end of the central 90% interval of `yhat`, in the unit of the reading.", "upper"
+        ),
     ]
     anomaly_score: Annotated[
         float | None,
         Column(
-            Kind.SCORE,
+            ColumnKind.SCORE,
             "How anomalous the series is now: 0 to 1 is normal, above 1 anomalous; no unit. Null if the reading was "
             "not judged: it had no value, or its series is too young.",
         ),
     ]
     anomaly_grade: Annotated[
-        float | None, Column(Kind.NUMBER, "0 while `anomaly_score` is at most 1, else 1 - 1 / `anomaly_score`.")
+        float | None, Column(ColumnKind.NUMBER, "0 while `anomaly_score` is at most 1, else 1 - 1 / `anomaly_score`.")
     ]
-    is_anomaly: Annotated[bool, Column(Kind.FLAG, "Whether `anomaly_score` is above 1.")]
-    alert: Annotated[bool, Column(Kind.FLAG, "Whether someone should be told now: `alert_score` is above 1.")]
+    is_anomaly: Annotated[bool, Column(ColumnKind.FLAG, "Whether `anomaly_score` is above 1.")]
+    alert: Annotated[bool, Column(ColumnKind.FLAG, "Whether someone should be told now: `alert_score` is above 1.")]
     alert_score: Annotated[
         float | None,
         Column(
-            Kind.SCORE,
+            ColumnKind.SCORE,
             "How surprising this reading is beyond what was told before: 0 if nothing is news, above 1 if `alert`; no "
             "unit. Null if the reading was not judged, or is late.",
         ),
@@ -86,49 +90,57 @@ class OutputRecord(msgspec.Struct, gc=False):
     level: Annotated[
         str,
         Column(
-            Kind.LEVEL,
+            ColumnKind.LEVEL,
             "`warmup` (the series is too young to be judged), `normal`, `anomaly`, `missing` (the reading had no "
             "value) or `late` (it is older than the last reading of its series).",
         ),
     ]
     forecast: Annotated[
         tuple[ForecastStep, ...],
-        Column(Kind.STEPS, "The forecasts made at this reading, one for each step ahead, the next one first.", "ahead"),
+        Column(
+            ColumnKind.STEPS,
+            "The forecasts made at this reading, one for each step ahead, the next one first.",
+            "ahead",
+        ),
     ]
-    model: Annotated[str, Column(Kind.TEXT, "The name of the model and the start of its digest.")]
+    model: Annotated[str, Column(ColumnKind.TEXT, "The name of the model and the start of its digest.")]
     id: Annotated[
         str,
-        Column(Kind.TEXT, "topic-partition-offset of the reading; in a backtest file-row. The same after a replay."),
+        Column(
+            ColumnKind.TEXT, "topic-partition-offset of the reading; in a backtest file-row. The same after a replay."
+        ),
     ]
     yhat_spread: Annotated[
         Quantity | msgspec.UnsetType,
         Column(
-            Kind.QUANTITY,
+            ColumnKind.QUANTITY,
             "How far the members of the ensemble were apart on `yhat`: a standard deviation, in the unit of the "
             "reading.",
             "spread",
-            When.ENSEMBLE,
+            Presence.ENSEMBLE,
         ),
     ] = msgspec.UNSET
     imputed: Annotated[
         int | msgspec.UnsetType,
         Column(
-            Kind.COUNT,
+            ColumnKind.COUNT,
             "How many steps were filled in with the model's own forecasts: readings missed before this one, or its "
             "null value.",
-            when=When.FILLED,
+            when=Presence.FILLED,
         ),
     ] = msgspec.UNSET
     relevant_attribution: Annotated[
         Shares | msgspec.UnsetType,
-        Column(Kind.QUANTITY, "The share of each feature in the score; together they are 1.", when=When.EXPLAINED),
+        Column(
+            ColumnKind.QUANTITY, "The share of each feature in the score; together they are 1.", when=Presence.EXPLAINED
+        ),
     ] = msgspec.UNSET
     expected_values: Annotated[
         Shares | msgspec.UnsetType,
         Column(
-            Kind.QUANTITY,
+            ColumnKind.QUANTITY,
             "What was expected of each feature before the anomaly could show in the forecasts, in its unit.",
-            when=When.EXPLAINED,
+            when=Presence.EXPLAINED,
         ),
     ] = msgspec.UNSET
 
@@ -153,6 +165,6 @@ def describe() -> Iterator[DescribedColumn]:
     """The columns in the order of the record, in words; those of a forecast step behind `forecast`."""
     for name, column in COLUMNS.items():
         yield DescribedColumn(name, TYPES[column.kind], column.when.value, column.description)
-        if column.kind is Kind.STEPS:
+        if column.kind is ColumnKind.STEPS:
             for inner, part in STEP_COLUMNS.items():
                 yield DescribedColumn(f"{name}[].{inner}", TYPES[part.kind], part.when.value, part.description)

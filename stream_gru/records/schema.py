@@ -11,7 +11,7 @@ from enum import StrEnum, auto
 from typing import NamedTuple
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds of each reading; it decides how the column is written."""
 
     TEXT = auto()  # known to the caller, not to the engine
@@ -28,22 +28,22 @@ class Kind(StrEnum):
 
 
 TYPES = {
-    Kind.TEXT: "text",
-    Kind.TIME: "integer",
-    Kind.READING: "number, or object by feature",
-    Kind.QUANTITY: "number, or object by feature",
-    Kind.NUMBER: "number",
-    Kind.SCORE: "number",
-    Kind.FLAG: "boolean",
-    Kind.COUNT: "integer",
-    Kind.LEVEL: "text",
-    Kind.STEPS: "array of objects",
-    Kind.STEP: "integer",
+    ColumnKind.TEXT: "text",
+    ColumnKind.TIME: "integer",
+    ColumnKind.READING: "number, or object by feature",
+    ColumnKind.QUANTITY: "number, or object by feature",
+    ColumnKind.NUMBER: "number",
+    ColumnKind.SCORE: "number",
+    ColumnKind.FLAG: "boolean",
+    ColumnKind.COUNT: "integer",
+    ColumnKind.LEVEL: "text",
+    ColumnKind.STEPS: "array of objects",
+    ColumnKind.STEP: "integer",
 }
 """Kind -> its type in JSON, for people."""
 
 
-class When(StrEnum):
+class Presence(StrEnum):
     """Which records have the column. The values are for people."""
 
     ALWAYS = "always"
@@ -56,10 +56,10 @@ class When(StrEnum):
 class Column:
     """One column of the output."""
 
-    kind: Kind
+    kind: ColumnKind
     description: str  # a phrase or sentences with the unit, for the documentation
     source: str = ""  # the field of `columns.Forecasts` that it comes from, if its name is another
-    when: When = When.ALWAYS
+    when: Presence = Presence.ALWAYS
 
 
 class DescribedColumn(NamedTuple):

@@ -30,7 +30,7 @@ _STEP_MS, _START_MS = 60_000, 1_700_000_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class CalibrationPlan:
     """How much is run: half of the series vary in everything, half are those of the simulator."""
 
     series: int = 1000
@@ -39,7 +39,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Checked:
+class SensitivityCheck:
     """One sensitivity on series that the thresholds were not made with."""
 
     sensitivity: float
@@ -48,7 +48,7 @@ class Checked:
     share: float  # of the readings that are called anomalous
 
 
-class _Said(NamedTuple):
+class _JudgedStep(NamedTuple):
     """Of one reading of each series."""
 
     alert_score: Floats  # (S,)
@@ -56,7 +56,7 @@ class _Said(NamedTuple):
     days: float  # since the reading before, all series together, none more than `SLOWEST_MS`
 
 
-def measure(bundle: Path | None, plan: Plan) -> Limits:
+def measure(bundle: Path | None, plan: CalibrationPlan) -> Limits:
     """The thresholds for a bundle, or the package's own. Raises `BundleError`."""
     unlimited = Limits((1e-1, 1e-9), (_HUGE, _HUGE), (1e-1, 1e-9), (1.0, 1.0))
     said = list(_run(bundle, plan, unlimited, settings.Detector()))
@@ -65,12 +65,14 @@ def measure(bundle: Path | None, plan: Plan) -> Limits:
     return Limits(*_thresholds(surprise, _RATES), *_thresholds(deviation, _SHARES))
 
 
-def check(bundle: Path | None, limits: Limits, plan: Plan, sensitivity: float) -> Checked:
+def check(bundle: Path | None, limits: Limits, plan: CalibrationPlan, sensitivity: float) -> SensitivityCheck:
     """What the engine says of the series of `plan`, which the thresholds should not have been made with."""
     said = list(_run(bundle, plan, limits, settings.Detector(sensitivity=sensitivity)))
     alerts = sum(int(np.count_nonzero(one.alert_score > 1)) for one in said)
     flags = sum(int(np.count_nonzero(one.score > 1)) for one in said)
-    return Checked(sensitivity, sensitivity * sum(one.days for one in said), alerts, flags / (len(said) * plan.series))
+    return SensitivityCheck(
+        sensitivity, sensitivity * sum(one.days for one in said), alerts, flags / (len(said) * plan.series)
+    )
 
 
 def write(folder: Path, limits: Limits) -> bundles.Bundle:
@@ -79,7 +81,9 @@ def write(folder: Path, limits: Limits) -> bundles.Bundle:
     return bundles.save(folder, loaded.description.model_copy(update={"alarms": limits}), loaded.forecaster)
 
 
-def _run(bundle: Path | None, plan: Plan, limits: Limits, detector: settings.Detector) -> Iterator[_Said]:
+def _run(
+    bundle: Path | None, plan: CalibrationPlan, limits: Limits, detector: settings.Detector
+) -> Iterator[_JudgedStep]:
     """Step the series side by side, and tell of the readings of established ones."""
     timestamp, value = _series(plan)
     engine = Stepper(bundle, capacity=plan.series, detector=detector)
@@ -92,10 +96,10 @@ def _run(bundle: Path | None, plan: Plan, limits: Limits, detector: settings.Det
         if t >= ESTABLISHED:
             interval = np.minimum(timestamp[:, t] - timestamp[:, t - 1], SLOWEST_MS)
             days = float(interval.sum()) / DAY_MS
-            yield _Said(out.alert_score, out.anomaly_score, days)
+            yield _JudgedStep(out.alert_score, out.anomaly_score, days)
 
 
-def _series(plan: Plan) -> tuple[Ints, Floats]:
+def _series(plan: CalibrationPlan) -> tuple[Ints, Floats]:
     """Epoch ms and values, (S, T)."""
     half = plan.series // 2
     timestamp, value = clean.fleet(plan.series - half, plan.readings, plan.seed)

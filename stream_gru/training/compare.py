@@ -18,7 +18,7 @@ from stream_gru.models.forecaster import Forecaster
 from stream_gru.training import data, recipe
 from stream_gru.training.comparison import cost, skill
 from stream_gru.training.comparison.reach import FARTHEST, reach, sensitivity
-from stream_gru.training.comparison.results import Model, Results, Trial
+from stream_gru.training.comparison.results import ComparedModel, Results, Trial
 from stream_gru.training.data.windows import Windows
 from stream_gru.training.fit import fit
 from stream_gru.training.module import initialise
@@ -63,7 +63,10 @@ def recipes(models: Sequence[str], assignments: Mapping[str, object]) -> dict[st
 
 
 def compare(
-    models: Mapping[str, Recipe], history: data.History, study: Study, tell: Callable[[str], None] = lambda _: None
+    models: Mapping[str, Recipe],
+    history: data.SeriesCollection,
+    study: Study,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Results:
     """Measure. The end of each series is the test part; the data settings that make it are those of the first model.
 
@@ -92,8 +95,11 @@ def compare(
 
 
 def costs(
-    models: Mapping[str, Recipe], learn: data.History, study: Study, tell: Callable[[str], None] = lambda _: None
-) -> dict[str, Model]:
+    models: Mapping[str, Recipe],
+    learn: data.SeriesCollection,
+    study: Study,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, ComparedModel]:
     """Sizes and timings, with initial weights: what the weights are changes no time."""
     tell("the time of a step")
     clock = cost.clock(study.device, torch.get_num_threads())
@@ -110,7 +116,7 @@ def costs(
             tasks.setdefault(("engine", batch), {})[name] = cost.engine_step(description, served, batch)
     seconds = {what: cost.interleaved(each, study.rounds, clock) for what, each in tasks.items()}
     return {
-        name: Model(
+        name: ComparedModel(
             one.network,
             sizes[name],
             seconds["train", 0][name],
@@ -128,7 +134,7 @@ class _Plan(NamedTuple):
     device: str
 
 
-def _trial(plan: _Plan, part: data.History, check: data.History, windows: Windows) -> Trial:
+def _trial(plan: _Plan, part: data.SeriesCollection, check: data.SeriesCollection, windows: Windows) -> Trial:
     planned = plan.recipe
     description = data.describe(planned, plan.name, part)
     before = _initial(planned, description)
@@ -175,7 +181,7 @@ def _long(one: Recipe) -> Recipe:
     return one.model_copy(update={"data": one.data.model_copy(update={"length": length})})
 
 
-def _portion(one: Recipe, description: Description, learn: data.History, device: str) -> Prepared:
+def _portion(one: Recipe, description: Description, learn: data.SeriesCollection, device: str) -> Prepared:
     """What one step of a fit learns from: the first chunk of a batch."""
     windows = data.held_back(learn, one, one.data.batch)
     return next(prepare(windows, description, device).split(one.plan.chunk, -2))

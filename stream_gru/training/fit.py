@@ -20,15 +20,15 @@ import torch
 from stream_gru.errors import TrainingError
 from stream_gru.models.bundle import Bundle, Description, build
 from stream_gru.models.forecaster import Forecaster
-from stream_gru.training.data import Source, Windows
+from stream_gru.training.data import Windows, WindowSource
 from stream_gru.training.module import Learner, initialise
 from stream_gru.training.objective import Quality
 from stream_gru.training.portions import Portions
 from stream_gru.training.prepare import prepare
-from stream_gru.training.recipe import Plan, Recipe
-from stream_gru.training.watch import CHECKPOINT, Check, Report, Watch
+from stream_gru.training.recipe import FitPlan, Recipe
+from stream_gru.training.watch import CHECKPOINT, FitCheck, FitProgress, FitWatch
 
-__all__ = ["Check", "Fitted", "Report", "fit"]
+__all__ = ["FitCheck", "FitProgress", "Fitted", "fit"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Fitted:
 
     description: Description
     forecaster: Forecaster  # the weights that did best on the held-back data, on the CPU, to be used
-    checks: list[Check]
+    checks: list[FitCheck]
     before: Quality  # on the held-back data, of the weights that it started with
     quality: Quality  # of the best ones
     seconds: float
@@ -50,15 +50,15 @@ class Fitted:
 
 def fit(
     recipe: Recipe,
-    source: Source,
+    source: WindowSource,
     held_back: Windows,
     description: Description,
     *,
     start: Bundle | None = None,
     folder: Path | None = None,
     resume: bool = False,
-    tell: Callable[[Report], None] = lambda _: None,
-    stop: Callable[[Check], bool] | None = None,
+    tell: Callable[[FitProgress], None] = lambda _: None,
+    stop: Callable[[FitCheck], bool] | None = None,
     device: str = "auto",
 ) -> Fitted:
     """Fit the network of `description` by `recipe.plan`, from the weights of `start` if given.
@@ -76,7 +76,7 @@ def fit(
         forecaster = _forecaster(recipe, description, start).to(where)
         learner = Learner(forecaster, recipe)
         portions = Portions(source, description, recipe.plan, where)
-        watch = Watch(
+        watch = FitWatch(
             learner,
             prepare(held_back, description, where),
             folder=folder,
@@ -121,7 +121,7 @@ def _forecaster(recipe: Recipe, description: Description, start: Bundle | None) 
     return copy.deepcopy(start.forecaster).requires_grad_(True)
 
 
-def _device(name: str, plan: Plan) -> torch.device:
+def _device(name: str, plan: FitPlan) -> torch.device:
     count = torch.cuda.device_count()
     try:
         device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
@@ -157,7 +157,7 @@ def _checkpoint(folder: Path | None, recipe: Recipe) -> Path:
     return file
 
 
-def _trainer(plan: Plan, device: torch.device, watch: Watch) -> Any:
+def _trainer(plan: FitPlan, device: torch.device, watch: FitWatch) -> Any:
     from lightning.pytorch import Trainer
 
     return Trainer(
@@ -165,7 +165,7 @@ def _trainer(plan: Plan, device: torch.device, watch: Watch) -> Any:
         devices=[device.index] if device.type == "cuda" else 1,
         precision="32-true" if plan.precision == "32" else plan.precision,
         accumulate_grad_batches=plan.accumulate,
-        max_epochs=-1,  # `Watch` says when it is over
+        max_epochs=-1,  # `FitWatch` says when it is over
         callbacks=[watch],
         logger=False,
         enable_checkpointing=False,

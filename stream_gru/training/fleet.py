@@ -51,7 +51,7 @@ class Label:
 
 
 @dataclass(slots=True)
-class Block:
+class FleetReadings:
     """N readings in the order of time."""
 
     position: Ints  # (N,) counts every reading that was due, also those that a gap swallowed
@@ -99,7 +99,7 @@ class Fleet:
         self._last = np.zeros(series)  # the tick before this block, for sensors that get stuck
         self._tick = 0
 
-    def ticks(self, n: int) -> Block:
+    def ticks(self, n: int) -> FleetReadings:
         """The next `n` readings of every sensor, without those that gaps swallow."""
         first, self._tick = self._tick, self._tick + n
         position = np.arange(first * self.series, self._tick * self.series).reshape(n, self.series)
@@ -108,7 +108,7 @@ class Fleet:
         value, anomalous = self._values(timestamp, first)
         value[self._null.random(value.shape) < self._nulls] = np.nan
         there = ~self._swallowed(first, n) | anomalous  # what has a label is never swallowed
-        return Block(
+        return FleetReadings(
             position[there],
             np.broadcast_to(np.arange(self.series), there.shape)[there],
             timestamp[there],

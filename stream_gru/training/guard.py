@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stream_gru.errors import TrainingError
 
 
-class Guard:
+class StepGuard:
     """Counts what was skipped and puts batch-norm statistics back, which a forward pass alone may spoil."""
 
     def __init__(self, model: nn.Module, limit: int) -> None:

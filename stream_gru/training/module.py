@@ -12,7 +12,7 @@ from stream_gru.models.blocks.members import Members
 from stream_gru.models.cells import Cell, Scheme
 from stream_gru.models.forecaster import Forecaster
 from stream_gru.training import objective
-from stream_gru.training.guard import Guard
+from stream_gru.training.guard import StepGuard
 from stream_gru.training.portions import Portion
 from stream_gru.training.recipe import Recipe
 from stream_gru.training.schedules import Schedule
@@ -35,7 +35,7 @@ class Learner(LightningModule):
     def __init__(self, forecaster: Forecaster, recipe: Recipe) -> None:
         super().__init__()
         self.forecaster, self.recipe, self.plan = forecaster, recipe, recipe.plan
-        self.guard = Guard(forecaster, self.plan.max_skipped)
+        self.guard = StepGuard(forecaster, self.plan.max_skipped)
         self.schedule = Schedule(self.plan)
         self.progress = 0.0  # 0-1, of the fit
         self.step = 0  # optimiser steps

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stream_gru.features import View
+from stream_gru.features import FeatureView
 from stream_gru.models.forecaster import Forecaster
 from stream_gru.training import packing
 from stream_gru.training.prepare import Prepared
@@ -70,7 +70,7 @@ def run(forecaster: Forecaster, prepared: Prepared, state: Tensor | None = None)
     else:
         outputs, after = forecaster.network.unroll(x, before)
     with torch.autocast(prepared.x.device.type, enabled=False):
-        view = View(*(part.flatten(-2) for part in (prepared.x, prepared.moves, prepared.unit)))
+        view = FeatureView(*(part.flatten(-2) for part in (prepared.x, prepared.moves, prepared.unit)))
         flat = forecaster.members(outputs.float().flatten(0, 1), view, prepared.steps.expand(-1, length, -1).flatten(1))
     return flat.view(*flat.shape[:-1], length, n), after.float()
 

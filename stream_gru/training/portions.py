@@ -13,9 +13,9 @@ import torch
 from stream_gru.columns import Ints
 from stream_gru.errors import TrainingError
 from stream_gru.models.bundle import Description
-from stream_gru.training.data import Source, Windows
+from stream_gru.training.data import Windows, WindowSource
 from stream_gru.training.prepare import Prepared, together
-from stream_gru.training.recipe import Plan
+from stream_gru.training.recipe import FitPlan
 
 _FARTHEST = 48  # step that heads for any step learn
 _AT_ONCE = 8  # batches whose features are stepped together: they cost little more for many series than for few
@@ -35,7 +35,7 @@ class Portions:
     With gradients accumulated over k batches, k of them take turns: a step sees one chunk of each.
     """
 
-    def __init__(self, source: Source, description: Description, plan: Plan, device: torch.device) -> None:
+    def __init__(self, source: WindowSource, description: Description, plan: FitPlan, device: torch.device) -> None:
         self._source, self._description, self._plan, self._device = source, description, plan, device
         self._position = 0  # how many were taken
 

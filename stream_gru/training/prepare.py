@@ -69,7 +69,7 @@ def prepare(
     extras = torch.from_numpy(_context(windows, description)).to(device).view(-1, length, n)
     kind = features.find(description.features).to(device)
     state = torch.zeros(kind.size, n, device=device)
-    table = features.Table(
+    table = features.RowTable(
         torch.full((n * kind.table,), float("nan"), device=device), torch.arange(n, device=device) * kind.table
     )
     fixed = description.scaling.kind != "online"

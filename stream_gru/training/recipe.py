@@ -50,7 +50,7 @@ class Data(_Part):
     held_back: float = Field(0.2, gt=0, lt=1, description="share of each series, its end, that the fit never sees")
 
 
-class Plan(_Part):
+class FitPlan(_Part):
     """How a fit goes. Give `steps` for a result that can be repeated, or `minutes`; 8 minutes without either."""
 
     steps: int | None = Field(None, ge=1)
@@ -81,7 +81,7 @@ class Recipe(_Part):
     horizons: tuple[int, ...] = Field((12, 36), min_length=1)
     context: Context = Context()
     data: Data = Data()
-    plan: Plan = Plan()
+    plan: FitPlan = FitPlan()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

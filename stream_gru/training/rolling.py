@@ -15,11 +15,11 @@ from stream_gru.columns import Bools, Floats, Ints
 from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import DataError
 from stream_gru.history import backtest
-from stream_gru.history.files import History as Table
+from stream_gru.history.files import History
 from stream_gru.models import bundle as bundles
-from stream_gru.training.data.series import History, Series
+from stream_gru.training.data.series import Series, SeriesCollection
 from stream_gru.training.recipe import Recipe
-from stream_gru.training.validate import Block, Score, learn, times
+from stream_gru.training.validate import JudgedPart, Score, learn, times
 
 _CLIP = (1e-3, 1e3)  # of the ratio of one series
 Tell = Callable[[str, float], None]  # what is done, and how far it is: 0-1
@@ -36,13 +36,13 @@ class Origins:
 
 
 def by_origins(
-    history: History,
+    history: SeriesCollection,
     model: Recipe | Path | None,
     plan: Origins,
     tell: Tell = lambda *_: None,
     *,
     device: str = "auto",
-) -> list[Block]:
+) -> list[JudgedPart]:
     """One model over the whole history, as in service, judged from the origins of `plan`.
 
     A recipe is fitted once, on the share before the first origin; a path is a bundle's folder; none: the package's.
@@ -66,7 +66,7 @@ def by_origins(
     return rolling(tracks(engine, history, count), engine.steps, plan, trained)
 
 
-def _engine(bundle: Path | None, history: History, device: str) -> Stepper:
+def _engine(bundle: Path | None, history: SeriesCollection, device: str) -> Stepper:
     features = max(1, len(bundles.load(bundle).description.scaling.loc))
     return Stepper(bundle, features=features, capacity=len(history.series), device=device)
 
@@ -80,7 +80,7 @@ class Track:
     forecast: Floats  # (T, S, 3) median, lower, upper; NaN: none
 
 
-def tracks(engine: Stepper, history: History, tell: Callable[[int], None] = lambda _: None) -> list[Track]:
+def tracks(engine: Stepper, history: SeriesCollection, tell: Callable[[int], None] = lambda _: None) -> list[Track]:
     """Run the engine over the whole history, as a worker would. `tell` gets the number of readings of each portion.
 
     Raises `DataError` when the history lacks the covariates that the bundle wants.
@@ -95,7 +95,7 @@ def tracks(engine: Stepper, history: History, tell: Callable[[int], None] = lamb
     for one, feature in zip(series, features, strict=True):
         value = np.full((len(one), len(engine.features)), np.nan)
         value[:, feature] = one.value
-        tables.append(Table([one.name] * len(one), one.timestamp, value, one.covariates))
+        tables.append(History([one.name] * len(one), one.timestamp, value, one.covariates))
     made = backtest.score(engine, tables, tell)
     return [
         Track(one.timestamp, one.value, forecasts.ahead[..., feature])
@@ -108,7 +108,9 @@ def _without_missing(one: Series) -> Series:
     return Series(one.timestamp[real], one.value[real], one.feature, one.covariates[real], one.name)
 
 
-def rolling(tracks: Sequence[Track], steps: tuple[int, ...], plan: Origins, trained: int | None = None) -> list[Block]:
+def rolling(
+    tracks: Sequence[Track], steps: tuple[int, ...], plan: Origins, trained: int | None = None
+) -> list[JudgedPart]:
     """The errors from the origins of `plan`, in blocks of time.
 
     Raises `DataError` when no series has as many origins as there are blocks.
@@ -126,7 +128,7 @@ def rolling(tracks: Sequence[Track], steps: tuple[int, ...], plan: Origins, trai
     for block in zip(*(np.array_split(index, plan.blocks) for index in origins), strict=True):
         stamps = [one.timestamp[index] for one, index in zip(tracks, block, strict=True)]
         score = judge(tracks, block, steps, plan.period)
-        made.append(Block(trained, sum(map(len, block)), *times(stamps), score))
+        made.append(JudgedPart(trained, sum(map(len, block)), *times(stamps), score))
     return made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from stream_gru.training.recipe import Plan
+from stream_gru.training.recipe import FitPlan
 
 
 def warm_up(step: int, steps: int) -> float:
@@ -30,7 +30,7 @@ class Schedule:
     gained for so many steps; constant leaves it.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: FitPlan) -> None:
         self._plan = plan
         self._best = math.inf
         self._since = 0  # the step of the last gain, or of the last drop

@@ -13,13 +13,13 @@ import numpy as np
 
 from stream_gru.columns import Ints
 from stream_gru.errors import DataError, TrainingError
-from stream_gru.training.data.series import MIN_READINGS, History, Series
+from stream_gru.training.data.series import MIN_READINGS, Series, SeriesCollection
 
 if TYPE_CHECKING:
     from stream_gru.models.bundle import Description
     from stream_gru.models.forecaster import Forecaster
     from stream_gru.training.data.windows import Windows
-    from stream_gru.training.fit import Fitted, Report
+    from stream_gru.training.fit import FitProgress, Fitted
     from stream_gru.training.recipe import Recipe
 
 
@@ -35,7 +35,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class JudgedPart:
     """One fold, or one block of origins."""
 
     trained: int | None  # readings that the model learned from; None: a bundle does not say
@@ -62,7 +62,7 @@ def spread(columns: Sequence[Sequence[float]]) -> Spread:
     return Spread(mean, [statistics.stdev(values) if len(values) > 1 else math.nan for values in by_step])
 
 
-def summary(blocks: Sequence[Block]) -> dict[str, Spread]:
+def summary(blocks: Sequence[JudgedPart]) -> dict[str, Spread]:
     """`spread` of each measure."""
     measures = {
         name: [getattr(block.score, name) for block in blocks] for name in ("error", "mae", "coverage", "seasonal")
@@ -71,8 +71,8 @@ def summary(blocks: Sequence[Block]) -> dict[str, Spread]:
 
 
 def folds(
-    history: History, count: int, gap: int = 0, max_train_size: int | None = None
-) -> Iterator[tuple[History, History]]:
+    history: SeriesCollection, count: int, gap: int = 0, max_train_size: int | None = None
+) -> Iterator[tuple[SeriesCollection, SeriesCollection]]:
     """The past and what comes `gap` readings after it, `count` times with a longer and longer past.
 
     Each series is split by its own readings; one that is too short for a fold takes no part in it. Raises `DataError`
@@ -90,7 +90,7 @@ def folds(
                 f"them; the longest has {max(map(len, history.series))}. Take fewer folds or a smaller gap"
             )
         pasts, afters = zip(*fold, strict=True)
-        yield History(pasts, history.covariates), History(afters, history.covariates)
+        yield SeriesCollection(pasts, history.covariates), SeriesCollection(afters, history.covariates)
 
 
 def _split(length: int, count: int, gap: int, max_train_size: int | None) -> list[tuple[range, range]]:
@@ -108,7 +108,11 @@ def _split(length: int, count: int, gap: int, max_train_size: int | None) -> lis
 
 
 def learn(
-    recipe: Recipe, past: History, name: str, tell: Callable[[Report], None] = lambda _: None, device: str = "auto"
+    recipe: Recipe,
+    past: SeriesCollection,
+    name: str,
+    tell: Callable[[FitProgress], None] = lambda _: None,
+    device: str = "auto",
 ) -> Fitted:
     """A fit on `past` alone: its end, held back, says which weights are kept and when to stop."""
     from stream_gru.training import data, fit
@@ -126,10 +130,10 @@ def learn(
 
 def by_folds(
     recipe: Recipe,
-    pairs: Sequence[tuple[History, History]],
-    tell: Callable[[int, Report], None] = lambda *_: None,
+    pairs: Sequence[tuple[SeriesCollection, SeriesCollection]],
+    tell: Callable[[int, FitProgress], None] = lambda *_: None,
     device: str = "auto",
-) -> Iterator[Block]:
+) -> Iterator[JudgedPart]:
     """For each fold a fit on the past, judged on windows of what comes after it, as new series.
 
     `tell` gets the number of the fold and how far its fit is.
@@ -140,7 +144,7 @@ def by_folds(
         fitted = learn(recipe, past, f"fold-{number + 1}", partial(tell, number), device)
         windows = data.held_back(after, recipe, seed=recipe.plan.seed)
         score = judge_windows(fitted.forecaster, fitted.description, windows)
-        yield Block(len(past), len(after), *times([one.timestamp for one in after.series]), score)
+        yield JudgedPart(len(past), len(after), *times([one.timestamp for one in after.series]), score)
 
 
 def judge_windows(forecaster: Forecaster, description: Description, windows: Windows) -> Score:

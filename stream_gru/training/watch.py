@@ -25,7 +25,7 @@ _NORMS_A_CHECK = 10  # rows of norms.csv
 
 
 @dataclass(slots=True)
-class Report:
+class FitProgress:
     """How far a fit has come, after each step."""
 
     step: int
@@ -36,7 +36,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class Check:
+class FitCheck:
     """One look at the held-back data."""
 
     step: int
@@ -52,7 +52,7 @@ class Check:
     coverage: list[float]
 
 
-class Watch(Callback):
+class FitWatch(Callback):
     """Looks every so many steps, ends the fit when it is time, keeps the best weights."""
 
     def __init__(
@@ -61,8 +61,8 @@ class Watch(Callback):
         held_back: Prepared,
         *,
         folder: Path | None,
-        tell: Callable[[Report], None],
-        stop: Callable[[Check], bool] | None,
+        tell: Callable[[FitProgress], None],
+        stop: Callable[[FitCheck], bool] | None,
         interrupted: Callable[[], bool],
     ) -> None:
         self._learner, self._held_back, self._plan = learner, held_back, learner.plan
@@ -72,7 +72,7 @@ class Watch(Callback):
         self._before = 0.0  # seconds until the last interruption
         self._began = 0.0
         self._told = 0  # the last step that was reported
-        self.checks: list[Check] = []
+        self.checks: list[FitCheck] = []
         self.stopped = ""
         self.before = objective.evaluate(learner.forecaster, held_back)
         self.quality = self.before
@@ -104,7 +104,7 @@ class Watch(Callback):
             return
         self._told = learner.step
         self._measure()
-        self._tell(Report(learner.step, learner.progress, learner.loss, learner.readings, self.seconds))
+        self._tell(FitProgress(learner.step, learner.progress, learner.loss, learner.readings, self.seconds))
         if learner.gradients:
             self._log_norms()
         learner.watched = self._folder is not None and (learner.step + 1) % self._norms_every == 0
@@ -135,7 +135,7 @@ class Watch(Callback):
         learner = self._learner
         quality = objective.evaluate(learner.forecaster, self._held_back)
         norms = learner.norms
-        check = Check(
+        check = FitCheck(
             learner.step,
             self.seconds,
             learner.readings,
@@ -185,6 +185,11 @@ class Watch(Callback):
             _append(self._folder / NORMS, [self._learner.step, *gradients.values(), *weights.values()])
         self._learner.gradients = {}
 
+    @property
+    def state_key(self) -> str:
+        """What checkpoints call its state; it must stay, so that an older one can be gone on with."""
+        return "Watch"
+
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
@@ -201,7 +206,7 @@ class Watch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint."""
         self._before = state_dict["seconds"]
-        self.checks = [Check(**check) for check in state_dict["checks"]]
+        self.checks = [FitCheck(**check) for check in state_dict["checks"]]
         self.before = objective.Quality(**state_dict["before"])
         self.quality = objective.Quality(**state_dict["quality"])
         self._best, self._bar = state_dict["best"], state_dict["bar"]
@@ -209,12 +214,12 @@ class Watch(Callback):
 
 
 def _row_names(steps: tuple[int, ...]) -> list[str]:
-    plain = [field.name for field in fields(Check)][:-2]
+    plain = [field.name for field in fields(FitCheck)][:-2]
     return [*plain, *(f"error {step}" for step in steps), *(f"coverage {step}" for step in steps)]
 
 
-def _row(check: Check) -> list[float]:
-    *plain, error, coverage = (getattr(check, field.name) for field in fields(Check))
+def _row(check: FitCheck) -> list[float]:
+    *plain, error, coverage = (getattr(check, field.name) for field in fields(FitCheck))
     return [*plain, *error, *coverage]
 
 

@@ -67,7 +67,7 @@ async def test_every_codec_comes_in_and_goes_out(
     with crew(settings, tmp_path, "a") as workers:
         await drained(settings, workers.workers["a"])
     history, progress = await asyncio.to_thread(data.read_topic, settings)
-    assert progress == data.Progress(1000, 0)
+    assert progress == data.TopicProgress(1000, 0)
     np.testing.assert_array_equal(history.series[0].value, np.arange(1000.0))
     unpacked = 0
 

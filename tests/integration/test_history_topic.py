@@ -46,9 +46,9 @@ def filled(make_settings: Callable[[int], Settings]) -> Settings:
 
 
 def test_everything_retained_becomes_series(filled: Settings) -> None:
-    told: list[data.Progress] = []
+    told: list[data.TopicProgress] = []
     history, progress = data.read_topic(filled, tell=told.append)
-    assert progress == data.Progress(2 * N + len(BAD), len(BAD))
+    assert progress == data.TopicProgress(2 * N + len(BAD), len(BAD))
     assert told[-1] == progress
     assert history.covariates == ("weather.load",)
     _, timestamp, value = columns()

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_gru.training.fleet import Block, Fleet
+from stream_gru.training.fleet import Fleet, FleetReadings
 
 
-def joined(blocks: list[Block]) -> tuple[object, ...]:
+def joined(blocks: list[FleetReadings]) -> tuple[object, ...]:
     columns = ("position", "series", "timestamp", "value")
     return (
         *(np.concatenate([getattr(block, name) for block in blocks]).tolist() for name in columns[:3]),

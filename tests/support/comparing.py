@@ -24,11 +24,11 @@ SMALL = Recipe.model_validate(
 )
 
 
-def waves(readings: int = 700, series: int = 2) -> data.History:
+def waves(readings: int = 700, series: int = 2) -> data.SeriesCollection:
     """Days of 24 readings, noisy."""
     rng = np.random.default_rng(0)
     angle = 2 * np.pi * np.arange(readings) / 24
-    return data.History(
+    return data.SeriesCollection(
         [
             data.Series(np.arange(readings) * HOUR_MS, np.sin(angle + i) + 0.1 * rng.normal(size=readings), name=str(i))
             for i in range(series)
@@ -36,6 +36,6 @@ def waves(readings: int = 700, series: int = 2) -> data.History:
     )
 
 
-def batch(history: data.History, description: Description, n: int = 4, length: int = 32) -> Prepared:
+def batch(history: data.SeriesCollection, description: Description, n: int = 4, length: int = 32) -> Prepared:
     windows = data.Recorded(history, SMALL.data).draw(n, length, np.random.default_rng(0))
     return prepare(windows, description)

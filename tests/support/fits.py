@@ -58,7 +58,7 @@ def batches(count: int, n: int = 6, length: int = 48, seed: int = 5) -> list[dat
     return [data.Synthetic().draw(n, length, rng) for _ in range(count)]
 
 
-def run(asked: recipe.Recipe, source: data.Source | None = None, **options: Any) -> fit.Fitted:
+def run(asked: recipe.Recipe, source: data.WindowSource | None = None, **options: Any) -> fit.Fitted:
     held_back = data.Synthetic().draw(8, 48, np.random.default_rng(9))
     return fit.fit(asked, source or data.source(None, asked), held_back, describe(asked), device="cpu", **options)
 

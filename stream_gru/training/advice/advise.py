@@ -32,7 +32,7 @@ _FINE_RATE = 5e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class AdviceReason:
     """What is advised, and why in plain words with the measured number."""
 
     about: str
@@ -48,7 +48,7 @@ class Advice:
     start: Start
     variant: str  # the network's name
     recipe: Recipe
-    reasons: list[Reason] = field(default_factory=list)
+    reasons: list[AdviceReason] = field(default_factory=list)
 
     @property
     def flag(self) -> str:
@@ -59,9 +59,9 @@ class Advice:
 def advise(traits: Traits, start: Start | None = None) -> Advice:
     """What to do with such series. `start` is how to begin if that was found out otherwise, by trying."""
     changes: dict[str, Any] = {}
-    reasons: list[Reason] = []
+    reasons: list[AdviceReason] = []
 
-    def take(parts: Iterator[tuple[dict[str, Any], Reason]]) -> None:
+    def take(parts: Iterator[tuple[dict[str, Any], AdviceReason]]) -> None:
         for change, reason in parts:
             changes.update(change)
             reasons.append(reason)
@@ -90,13 +90,13 @@ def as_toml(advice: Advice) -> str:
     return "\n".join(lines) + "\n\n" + "\n".join(toml.lines(tree)).strip() + "\n"
 
 
-def _beginning(start: Start, traits: Traits, own: list[tuple[dict[str, Any], Reason]]) -> Reason:
+def _beginning(start: Start, traits: Traits, own: list[tuple[dict[str, Any], AdviceReason]]) -> AdviceReason:
     amount = f"{traits.readings:,} readings in {traits.series:,} series"
     if start == "packaged":
         because = f"{amount}: fewer than {FEW:,} teach little, and it was made for series that it never saw"
-        return Reason("start", "use the packaged model as it is", because, "sure")
+        return AdviceReason("start", "use the packaged model as it is", because, "sure")
     if start == "scratch":
-        return Reason(
+        return AdviceReason(
             "start",
             "train from random weights",
             f"{amount} may be enough for a network of their own, and the packaged one has no {_listed(own)}; try it "
@@ -107,19 +107,19 @@ def _beginning(start: Start, traits: Traits, own: list[tuple[dict[str, Any], Rea
     because += " much better than random weights at the same number of steps"
     if own and traits.readings < MANY:
         because += f". With {MANY:,} or more a network of its own, with {_listed(own)}, would be worth a try"
-    return Reason("start", "fine-tune the packaged model", because, "fair")
+    return AdviceReason("start", "fine-tune the packaged model", because, "fair")
 
 
-def _listed(own: list[tuple[dict[str, Any], Reason]]) -> str:
+def _listed(own: list[tuple[dict[str, Any], AdviceReason]]) -> str:
     return ", ".join(reason.about for _, reason in own)
 
 
-def _kept(start: Start) -> Iterator[tuple[dict[str, Any], Reason]]:
+def _kept(start: Start) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     package = bundles.load().description
     first, last = package.horizons
     yield (
         {"features": package.features, "network": package.network.model_dump(exclude_defaults=True)},
-        Reason(
+        AdviceReason(
             "features, network, horizons, scaling",
             f"those of the packaged model: {package.features}, GRU of {package.network.hidden}, {first} and {last} "
             "steps ahead, online",
@@ -129,22 +129,22 @@ def _kept(start: Start) -> Iterator[tuple[dict[str, Any], Reason]]:
     )
 
 
-def _model(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
+def _model(traits: Traits) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     """What would be another network or other inputs than the package's."""
     yield from _calendar(traits)
     yield from _network(traits)
     yield from _scaling(traits)
 
 
-def _calendar(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
+def _calendar(traits: Traits) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     """Weekdays, where they show. The hour of the day, in UTC, is an input of every model."""
     for period, share in ((traits.period, traits.repeats), (traits.longer, traits.repeats_longer)):
         if period and abs(period * traits.step_ms / WEEK_MS - 1) < 0.02:
             because = f"a week ({period:,} readings) explains {share:.0%} of the variance that is left to it"
-            yield {"context.weekday": True}, Reason("weekdays", "an input", because, "fair")
+            yield {"context.weekday": True}, AdviceReason("weekdays", "an input", because, "fair")
 
 
-def _network(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
+def _network(traits: Traits) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     """A memory as long as what repeats. The calendar tells the phase of a day, but not of another period."""
     period = traits.period
     if not period or traits.repeats < _STRONG or _daily(traits):
@@ -154,14 +154,14 @@ def _network(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
         network = Network(attention=min(2 * period, 2 * _RING))
         yield (
             {"network.attention": network.attention},
-            Reason("attention", f"over {network.attention} readings", f"{told}; {_price(network)}", "guess"),
+            AdviceReason("attention", f"over {network.attention} readings", f"{told}; {_price(network)}", "guess"),
         )
     elif _RING < period <= _SLOW:
         scales = 3 if period <= 4 * _RING else 4
         network = Network(scales=scales)
         yield (
             {"network.scales": scales},
-            Reason(
+            AdviceReason(
                 "multi-scale cells", f"ticking every 1 to {4 ** (scales - 1)}", f"{told}; {_price(network)}", "guess"
             ),
         )
@@ -177,7 +177,7 @@ def _daily(traits: Traits) -> bool:
     return traits.period is not None and abs(traits.period * traits.step_ms / DAY_MS - 1) < 0.02
 
 
-def _scaling(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
+def _scaling(traits: Traits) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     """One scale for all, for fleets of equal sensors that stay where they are."""
     if traits.series < 2:
         return
@@ -188,10 +188,10 @@ def _scaling(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
             f"spreads differ {traits.sizes:.1f} times at most, levels by {traits.offsets:.1f} spreads, and they stay: "
             "a value says something by itself"
         )
-        yield {"data.scaling": kind}, Reason("a fixed scale", kind, because, "guess")
+        yield {"data.scaling": kind}, AdviceReason("a fixed scale", kind, because, "guess")
 
 
-def _window(traits: Traits, start: Start) -> Iterator[tuple[dict[str, Any], Reason]]:
+def _window(traits: Traits, start: Start) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     """Windows of several periods; cold starts are learned from their beginnings, so more is no gain."""
     longest = max(traits.longer or 0, traits.period or 0)
     wanted = max(512, _power(4 * longest))
@@ -204,7 +204,7 @@ def _window(traits: Traits, start: Start) -> Iterator[tuple[dict[str, Any], Reas
     else:
         because = "nothing repeats in them that asks for more"
     batch = max(8, min(64, 32_768 // length))
-    yield {"data.length": length, "data.batch": batch}, Reason("window", f"{length:,} readings", because, "fair")
+    yield {"data.length": length, "data.batch": batch}, AdviceReason("window", f"{length:,} readings", because, "fair")
     chunk = min(256, length)
     least = 2000 if start == "scratch" else 300
     steps = max(least, min(6000, round(_PASSES * traits.readings / (batch * chunk))))
@@ -212,36 +212,36 @@ def _window(traits: Traits, start: Start) -> Iterator[tuple[dict[str, Any], Reas
     plan: dict[str, Any] = {"plan.chunk": max(chunk, 8), "plan.steps": steps, "plan.check_every": max(25, steps // 20)}
     plan |= {"plan.patience": 6, "plan.learning_rate": _FINE_RATE if start != "scratch" else 3e-3}
     because = f"about {passes:,.0f} times over {traits.readings:,} readings; it stops early when the last part says so"
-    yield plan, Reason("plan", f"{steps:,} steps", because, "fair")
+    yield plan, AdviceReason("plan", f"{steps:,} steps", because, "fair")
     period = traits.period
     if start == "scratch" and period and _HORIZONS[0] < period <= 1000:
         because = f"a whole period, {period:,} readings, ahead"
-        yield {"horizons": [_HORIZONS[0], period]}, Reason("horizons", f"12 and {period}", because, "fair")
+        yield {"horizons": [_HORIZONS[0], period]}, AdviceReason("horizons", f"12 and {period}", because, "fair")
 
 
-def _missing(traits: Traits) -> Iterator[tuple[dict[str, Any], Reason]]:
+def _missing(traits: Traits) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     """What takes the place of a missing value, in service as in training."""
     share = f"{traits.missing:.1%} of the readings are missing"
     if traits.missing < 0.001:
-        yield {}, Reason("missing values", "nothing to do", share if traits.missing else "none is", "sure")
+        yield {}, AdviceReason("missing values", "nothing to do", share if traits.missing else "none is", "sure")
     elif traits.irregular > 0.2:
         because = f"{traits.irregular:.0%} of the readings come off the beat: the time since the last one is an input"
-        yield {"data.missing": "mask"}, Reason("missing values", "leave them out", because, "fair")
+        yield {"data.missing": "mask"}, AdviceReason("missing values", "leave them out", because, "fair")
     elif traits.unchanged > 0.5:
         because = f"{share}, and {traits.unchanged:.0%} repeat the one before: it is reported when it changes"
-        yield {"data.missing": "forward"}, Reason("missing values", "repeat the last value", because, "fair")
+        yield {"data.missing": "forward"}, AdviceReason("missing values", "repeat the last value", because, "fair")
     elif traits.gap <= 3 and traits.missing < 0.3 and traits.noise < 0.5:
         because = f"{share}, typically {traits.gap} in a row: the model's own forecast bridges that and keeps the beat"
-        yield {"data.missing": "forecast"}, Reason("missing values", "forecast them", because, "guess")
+        yield {"data.missing": "forecast"}, AdviceReason("missing values", "forecast them", because, "guess")
     else:
         because = f"{share}, typically {traits.gap} in a row: too many to make up; the gap itself is an input"
-        yield {"data.missing": "mask"}, Reason("missing values", "leave them out", because, "fair")
+        yield {"data.missing": "mask"}, AdviceReason("missing values", "leave them out", because, "fair")
 
 
-def _notes(traits: Traits) -> list[Reason]:
+def _notes(traits: Traits) -> list[AdviceReason]:
     """What is good to know though it changes no setting."""
     notes = [
-        Reason(
+        AdviceReason(
             "cell",
             "GRU",
             "an LSTM costs a third more and has not been better in `stream-gru compare`; a plain RNN forgets within "
@@ -251,22 +251,22 @@ def _notes(traits: Traits) -> list[Reason]:
     ]
     if traits.noise > 0.3:
         because = f"{traits.noise:.0%} of the variance is white noise: no model forecasts that part"
-        notes.append(Reason("expect", "wide intervals", because, "sure"))
+        notes.append(AdviceReason("expect", "wide intervals", because, "sure"))
     if traits.wander > 1:
         because = (
             f"the level moves {traits.wander:.1f} times as far as the values do around it; rows follow their own level"
         )
-        notes.append(Reason("scaling", "online", because, "sure"))
+        notes.append(AdviceReason("scaling", "online", because, "sure"))
     elif traits.sizes >= _ALIKE:
         because = f"the largest spread of a series is {traits.sizes:,.1f} times the smallest; each row finds its own"
-        notes.append(Reason("scaling", "online", because, "sure"))
+        notes.append(AdviceReason("scaling", "online", because, "sure"))
     if traits.irregular > 0.2:
         because = f"{traits.irregular:.0%} of the intervals are off the usual {_span(traits.step_ms)}; steps ahead are "
-        notes.append(Reason("expect", "steps that are no time", f"{because}readings, not time", "sure"))
+        notes.append(AdviceReason("expect", "steps that are no time", f"{because}readings, not time", "sure"))
     if traits.period:
         because = f"{traits.period:,} readings ({_span(traits.period * traits.step_ms)}) repeat {traits.repeats:.0%} "
         clock = "; the hour of the day is an input of every model" if _daily(traits) else ""
-        notes.append(Reason("period", f"{traits.period:,}", f"{because}of the variance{clock}", "fair"))
+        notes.append(AdviceReason("period", f"{traits.period:,}", f"{because}of the variance{clock}", "fair"))
     return notes
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from stream_gru.columns import Bools, Floats, Ints
 from stream_gru.training.advice.seasons import periods
-from stream_gru.training.data.series import History, Series
+from stream_gru.training.data.series import Series, SeriesCollection
 
 _MOST_SERIES = 200  # looked at closely, evenly picked
 _MOST_READINGS = 50_000  # of each, its last ones
@@ -44,7 +44,7 @@ class Traits:
     offsets: float  # how far apart the levels of series are, in their own spreads
 
 
-def measure(history: History) -> Traits:
+def measure(history: SeriesCollection) -> Traits:
     """Look at all series, or at 200 of many, and at their last 50,000 readings."""
     every = history.series
     picked = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, _MOST_SERIES).astype(int))]

@@ -13,7 +13,7 @@ from stream_gru.models import bundle
 from stream_gru.models.bundle import Bundle, Description
 from stream_gru.models.forecaster import Forecaster
 from stream_gru.training import data
-from stream_gru.training.advice.advise import Advice, Reason, Start, advise
+from stream_gru.training.advice.advise import Advice, AdviceReason, Start, advise
 from stream_gru.training.advice.traits import Traits
 from stream_gru.training.comparison.skill import forecasts
 from stream_gru.training.fit import fit
@@ -36,7 +36,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrialOutcome:
     """How a candidate did on the last part, in errors of repeating the last value."""
 
     name: str
@@ -46,11 +46,11 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TrialVerdict:
     """What is left of an advice."""
 
     advice: Advice  # the same, or the other one
-    outcomes: list[Outcome]  # of the advice, of the other one
+    outcomes: list[TrialOutcome]  # of the advice, of the other one
     said: str
 
 
@@ -64,11 +64,11 @@ _NAMES: dict[Start, str] = {
 
 def verify(
     advice: Advice,
-    history: data.History,
+    history: data.SeriesCollection,
     traits: Traits,
     minutes: float,
     tell: Callable[[str], None] = lambda _: None,
-) -> Verdict:
+) -> TrialVerdict:
     """Try an advice against the next best, for so many minutes together; what did better is taken.
 
     Where the difference may be chance the advice stays.
@@ -81,13 +81,17 @@ def verify(
     gain, doubt = better(first, second)
     difference = f"{abs(gain):.1%} (± {doubt:.1%})" if np.isfinite(doubt) else f"{abs(gain):.1%}, on too few windows,"
     if gain > doubt:
-        return Verdict(advice, [first, second], f"Confirmed: its error is {difference} lower than of {second.name}.")
+        return TrialVerdict(
+            advice, [first, second], f"Confirmed: its error is {difference} lower than of {second.name}."
+        )
     if -gain > doubt:
         said = f"Overturned: the error of {second.name} is {difference} lower, so that is the advice now."
         why = f"its error in a back-test was {difference} lower than of {first.name}"
-        reasons = [Reason("start", second.name, why, "fair"), *other.reasons]
-        return Verdict(replace(other, reasons=reasons), [first, second], said)
-    return Verdict(advice, [first, second], f"Undecided: a difference of {difference} may be chance; the advice stays.")
+        reasons = [AdviceReason("start", second.name, why, "fair"), *other.reasons]
+        return TrialVerdict(replace(other, reasons=reasons), [first, second], said)
+    return TrialVerdict(
+        advice, [first, second], f"Undecided: a difference of {difference} may be chance; the advice stays."
+    )
 
 
 def _candidate(advice: Advice, minutes: float) -> Candidate:
@@ -101,10 +105,10 @@ def _candidate(advice: Advice, minutes: float) -> Candidate:
 
 def try_out(
     candidates: Sequence[Candidate],
-    history: data.History,
+    history: data.SeriesCollection,
     held_back: float,
     tell: Callable[[str], None] = lambda _: None,
-) -> list[Outcome]:
+) -> list[TrialOutcome]:
     """Fit each candidate on all but the last `held_back` share of each series, and judge it there.
 
     Windows don't overlap, as far as possible. A series that stands still says nothing. Raises `DataError` when there
@@ -125,7 +129,7 @@ def try_out(
         if not by_window.shape[1]:
             raise DataError("nothing moves in the last part of the history: there is nothing to try a model on")
         error = [float(each) for each in np.exp(np.log(by_window).mean(1))]
-        outcomes.append(Outcome(candidate.name, forecaster.steps, error, by_window))
+        outcomes.append(TrialOutcome(candidate.name, forecaster.steps, error, by_window))
     return outcomes
 
 
@@ -140,7 +144,7 @@ def ratios(forecaster: Forecaster, prepared: Prepared) -> Floats:
     return found
 
 
-def better(first: Outcome, second: Outcome) -> tuple[float, float]:
+def better(first: TrialOutcome, second: TrialOutcome) -> tuple[float, float]:
     """How much lower the error of `first` is, a share of that of `second`, and give or take how much: two standard
     errors over windows, infinite for fewer than 5. On the steps ahead that both forecast; below 0: higher."""
     shared = [step for step in first.steps if step in second.steps]
@@ -150,7 +154,9 @@ def better(first: Outcome, second: Outcome) -> tuple[float, float]:
     return 1 - float(np.exp(gap.mean())), _SURE * error
 
 
-def _model(candidate: Candidate, learn: data.History, check: data.History) -> tuple[Description, Forecaster]:
+def _model(
+    candidate: Candidate, learn: data.SeriesCollection, check: data.SeriesCollection
+) -> tuple[Description, Forecaster]:
     recipe, start = candidate.recipe, candidate.start
     if recipe is None:
         if start is None:

@@ -108,7 +108,7 @@ def streaming_step(forecaster: Forecaster, n: int) -> Task:
     forecaster.eval()
     x = torch.randn(n, forecaster.network.input_size, device=device)
     moves = torch.randn(len(forecaster.steps), forecaster.features.anchors - 1, n, device=device)
-    view = features.View(x.T, moves, torch.ones(1, n, device=device))
+    view = features.FeatureView(x.T, moves, torch.ones(1, n, device=device))
     state = forecaster.network.initial_state(n).detach().clone()
 
     @torch.inference_mode()

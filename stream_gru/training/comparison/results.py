@@ -13,7 +13,7 @@ from stream_gru.training.comparison.cost import Size
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ComparedModel:
     """What a model costs. Times are seconds by round; the rounds of all models go together."""
 
     network: Network
@@ -44,7 +44,7 @@ class Trial:
 class Results:
     """All of it, and what it was measured on."""
 
-    models: dict[str, Model]
+    models: dict[str, ComparedModel]
     learned: dict[float, int]  # share of the training part -> its readings
     tested: int  # readings
     series: int

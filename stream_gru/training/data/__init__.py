@@ -16,8 +16,8 @@ from stream_gru.models.bundle import Description
 from stream_gru.models.context import Context
 from stream_gru.training.data import augment, missing, synthetic
 from stream_gru.training.data.batches import group
-from stream_gru.training.data.series import MIN_READINGS, History, Series, columns
-from stream_gru.training.data.topic import Progress, read_topic
+from stream_gru.training.data.series import MIN_READINGS, Series, SeriesCollection, columns
+from stream_gru.training.data.topic import TopicProgress, read_topic
 from stream_gru.training.data.windows import Spans, Tape, Windows
 from stream_gru.training.recipe import Data, Recipe
 
@@ -25,12 +25,12 @@ _AT_ONCE = 8  # batches that windows are drawn for, and grouped by length
 
 __all__ = [
     "MIN_READINGS",
-    "History",
-    "Progress",
     "Recorded",
     "Series",
-    "Source",
+    "SeriesCollection",
     "Synthetic",
+    "TopicProgress",
+    "WindowSource",
     "Windows",
     "describe",
     "held_back",
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-class Source(Protocol):
+class WindowSource(Protocol):
     """Where windows come from."""
 
     @property
@@ -92,7 +92,7 @@ class Synthetic:
 class Recorded:
     """Windows of history: sliding by a stride, shuffled anew each time round, or starting anywhere."""
 
-    def __init__(self, history: History, plan: Data, bundle: Path | None = None) -> None:
+    def __init__(self, history: SeriesCollection, plan: Data, bundle: Path | None = None) -> None:
         """`bundle` is the model whose forecasts fill gaps, if `plan` says so. Raises `DataError`."""
         self._plan = plan
         kept = history.recent(plan.recent) if plan.recent else history
@@ -128,7 +128,7 @@ class Recorded:
         return self._tape.cut(self._tape.anywhere(n, length, rng))
 
 
-def source(history: History | None, recipe: Recipe, bundle: Path | None = None) -> Source:
+def source(history: SeriesCollection | None, recipe: Recipe, bundle: Path | None = None) -> WindowSource:
     """What `recipe` learns from: windows of `history`, or made-up series without it.
 
     `bundle` is the model whose forecasts fill gaps, if the recipe says so. Raises `DataError` for what does not fit.
@@ -139,14 +139,16 @@ def source(history: History | None, recipe: Recipe, bundle: Path | None = None) 
     return Recorded(history, recipe.data, bundle)
 
 
-def held_back(history: History, recipe: Recipe, n: int = 256, seed: int = 0, bundle: Path | None = None) -> Windows:
+def held_back(
+    history: SeriesCollection, recipe: Recipe, n: int = 256, seed: int = 0, bundle: Path | None = None
+) -> Windows:
     """`n` windows to test on: what is missing is filled in as in service, nothing is augmented."""
     _check(history, recipe)
     plan = recipe.data.model_copy(update={"missing": missing.SERVED[recipe.data.missing], "recent": None})
     return Recorded(history, plan, bundle).draw(n, plan.length, np.random.default_rng([seed, 1]))
 
 
-def describe(recipe: Recipe, name: str, history: History | None) -> Description:
+def describe(recipe: Recipe, name: str, history: SeriesCollection | None) -> Description:
     """The bundle that a fit of `recipe` on `history` makes, scales of values and covariates fitted on all of it.
 
     Raises `DataError` for a fixed scale of made-up series, which come in all sizes.
@@ -171,17 +173,17 @@ def describe(recipe: Recipe, name: str, history: History | None) -> Description:
     )
 
 
-def _by_feature(history: History) -> list[Floats]:
+def _by_feature(history: SeriesCollection) -> list[Floats]:
     count = 1 + max(one.feature for one in history.series)
     none = np.empty(0)
     return [np.concatenate([none, *(s.value for s in history.series if s.feature == f)]) for f in range(count)]
 
 
-def _fitted(context: Context, history: History) -> Context:
+def _fitted(context: Context, history: SeriesCollection) -> Context:
     return context.fitted(np.concatenate([one.covariates for one in history.series]))
 
 
-def _check(history: History, recipe: Recipe) -> None:
+def _check(history: SeriesCollection, recipe: Recipe) -> None:
     if not recipe.context.are(history.covariates):
         there, wanted = (", ".join(names) or "none" for names in (history.covariates, recipe.context.covariates))
         raise DataError(
@@ -191,7 +193,7 @@ def _check(history: History, recipe: Recipe) -> None:
 
 def read(
     files: Sequence[Path], time: str, values: Sequence[str], key: str | None, covariates: Sequence[str] = ()
-) -> History:
+) -> SeriesCollection:
     """The series of history files; each value column of each key is one, of the feature with its number.
 
     The same key in two files is two series. Raises `DataError` for what can't be read.
@@ -200,4 +202,4 @@ def read(
     for file, table in zip(files, backtest.read(files, time, values, key, covariates), strict=True):
         names = table.series
         series += columns(names, table.timestamp, table.value, table.covariates, f"{file.stem}/" if key else "")
-    return History(series, covariates)
+    return SeriesCollection(series, covariates)

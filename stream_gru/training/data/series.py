@@ -36,7 +36,7 @@ class Series:
         return Series(self.timestamp[rows], self.value[rows], self.feature, self.covariates[rows], self.name)
 
 
-class History:
+class SeriesCollection:
     """Series that were recorded, and the names of the covariates that came with them."""
 
     def __init__(self, series: Sequence[Series], covariates: Sequence[str] = ()) -> None:
@@ -50,19 +50,19 @@ class History:
         """Readings, missing ones included."""
         return sum(map(len, self.series))
 
-    def between(self, first: float, last: float) -> History:
+    def between(self, first: float, last: float) -> SeriesCollection:
         """From the share `first` of each series to the share `last`: ``between(0, 0.5)`` is the first half of each."""
         bounds = [(one, round(len(one) * first), round(len(one) * last)) for one in self.series]
-        return History([one.part(a, b) for one, a, b in bounds], self.covariates)
+        return SeriesCollection([one.part(a, b) for one, a, b in bounds], self.covariates)
 
-    def split(self, share: float) -> tuple[History, History]:
+    def split(self, share: float) -> tuple[SeriesCollection, SeriesCollection]:
         """What comes first in time, and the last `share` of each series."""
         return self.between(0, 1 - share), self.between(1 - share, 1)
 
-    def recent(self, count: int) -> History:
+    def recent(self, count: int) -> SeriesCollection:
         """The last `count` values of each series, and what is missing between them."""
         parts = [one.part(int(np.flatnonzero(np.isfinite(one.value))[-count:][0])) for one in self.series]
-        return History(parts, self.covariates)
+        return SeriesCollection(parts, self.covariates)
 
 
 def columns(names: Sequence[str], timestamp: Ints, value: Floats, covariates: Floats, prefix: str = "") -> list[Series]:

@@ -11,11 +11,11 @@ import numpy as np
 from stream_gru import codecs
 from stream_gru.kafka import tail
 from stream_gru.settings import Settings
-from stream_gru.training.data.series import History, columns
+from stream_gru.training.data.series import SeriesCollection, columns
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TopicProgress:
     """How far the reading has come."""
 
     records: int
@@ -23,8 +23,8 @@ class Progress:
 
 
 def read_topic(
-    settings: Settings, limit: int | None = None, tell: Callable[[Progress], None] = lambda _: None
-) -> tuple[History, Progress]:
+    settings: Settings, limit: int | None = None, tell: Callable[[TopicProgress], None] = lambda _: None
+) -> tuple[SeriesCollection, TopicProgress]:
     """The series of `topics.readings`, up to what were the ends of its partitions at the start.
 
     `limit` is how many records are read at most: the newest ones, the same share of each partition. Records that can't
@@ -34,10 +34,12 @@ def read_topic(
     return asyncio.run(_read(settings, limit, tell))
 
 
-async def _read(settings: Settings, limit: int | None, tell: Callable[[Progress], None]) -> tuple[History, Progress]:
+async def _read(
+    settings: Settings, limit: int | None, tell: Callable[[TopicProgress], None]
+) -> tuple[SeriesCollection, TopicProgress]:
     codec = codecs.load(settings.input, ())
     parts: list[tuple[str, codecs.Decoded]] = []
-    progress = Progress(0, 0)
+    progress = TopicProgress(0, 0)
     async with tail.reader(settings, settings.topics.readings, from_beginning=True) as consumer:
         left = await tail.ends(consumer)
         if limit is not None:
@@ -53,7 +55,7 @@ async def _read(settings: Settings, limit: int | None, tell: Callable[[Progress]
                 sent = np.fromiter((record.timestamp for record in mine), np.int64, len(mine))
                 decoded = codec.decode([r.key for r in mine], [r.value for r in mine], sent)
                 parts.append((f"{partition.topic}-{partition.partition}/", decoded))
-                progress = Progress(progress.records + len(mine), progress.bad + len(decoded.bad))
+                progress = TopicProgress(progress.records + len(mine), progress.bad + len(decoded.bad))
                 tell(progress)
             for partition, end in list(left.items()):
                 if await consumer.position(partition) >= end:
@@ -62,7 +64,7 @@ async def _read(settings: Settings, limit: int | None, tell: Callable[[Progress]
     return _history(settings, parts), progress
 
 
-def _history(settings: Settings, parts: list[tuple[str, codecs.Decoded]]) -> History:
+def _history(settings: Settings, parts: list[tuple[str, codecs.Decoded]]) -> SeriesCollection:
     names: list[str] = []
     good = []
     for prefix, decoded in parts:
@@ -72,4 +74,6 @@ def _history(settings: Settings, parts: list[tuple[str, codecs.Decoded]]) -> His
     features = len(settings.input.values)
     value = np.concatenate([np.empty((0, features + len(settings.input.covariates))), *(d.value[r] for d, r in good)])
     timestamp = np.concatenate([np.empty(0, np.int64), *(d.timestamp[r] for d, r in good)])
-    return History(columns(names, timestamp, value[:, :features], value[:, features:]), settings.input.covariates)
+    return SeriesCollection(
+        columns(names, timestamp, value[:, :features], value[:, features:]), settings.input.covariates
+    )

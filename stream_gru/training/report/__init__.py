@@ -13,7 +13,7 @@ from stream_gru.models.bundle import build
 from stream_gru.training.prepare import Prepared
 from stream_gru.training.recipe import Recipe
 from stream_gru.training.report import facts, norms
-from stream_gru.training.report.diagnosis import Evidence, Finding, diagnose
+from stream_gru.training.report.diagnosis import Finding, FitEvidence, diagnose
 from stream_gru.training.report.findings.evidence import clipping
 from stream_gru.training.report.page import TEMPLATE
 from stream_gru.training.report.residuals import LAGS, Residuals, residuals
@@ -25,7 +25,7 @@ try:
     from markupsafe import Markup, escape
 
     from stream_gru.training.report import panels
-    from stream_gru.training.report.panels import Section
+    from stream_gru.training.report.panels import ReportSection
 except ImportError:
     raise TrainingError("a report needs the `training` extra: pip install 'stream-gru[training]'") from None
 
@@ -44,9 +44,9 @@ def write(file: Path, fitted: Fitted, prepared: Prepared, recipe: Recipe | None 
     left = residuals(fitted.forecaster, prepared)
     found = diagnosed(fitted, recipe, left)
     sections = [
-        Section("How it learned", panels.curves(fitted, _norms(fitted), clipping(recipe) if recipe else None)),
-        Section("On held-back data", panels.held_back(left)),
-        Section("Examples from held-back data", panels.examples(left)),
+        ReportSection("How it learned", panels.curves(fitted, _norms(fitted), clipping(recipe) if recipe else None)),
+        ReportSection("On held-back data", panels.held_back(left)),
+        ReportSection("Examples from held-back data", panels.examples(left)),
     ]
     page = _render(fitted, recipe, found, [section for section in sections if section.panels])
     try:
@@ -60,7 +60,7 @@ def write(file: Path, fitted: Fitted, prepared: Prepared, recipe: Recipe | None 
 def diagnosed(fitted: Fitted, recipe: Recipe | None = None, left: Residuals | None = None) -> list[Finding]:
     """The diagnosis of a fit, from its checks, its log of norms, its quality and what it has left unexplained."""
     return diagnose(
-        Evidence(
+        FitEvidence(
             fitted.checks,
             fitted.before.loss,
             fitted.quality,
@@ -89,7 +89,7 @@ def _implied(fitted: Fitted) -> Recipe:
     return Recipe(network=described.network, horizons=described.horizons, context=described.context)
 
 
-def _render(fitted: Fitted, recipe: Recipe | None, found: list[Finding], sections: list[Section]) -> str:
+def _render(fitted: Fitted, recipe: Recipe | None, found: list[Finding], sections: list[ReportSection]) -> str:
     script, charts = components([panel.chart for section in sections for panel in section.panels])
     html = map(Markup, charts)
     every, changed = facts.settings(recipe or _implied(fitted))

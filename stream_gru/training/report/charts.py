@@ -18,7 +18,7 @@ from stream_gru.training.report.norms import Norms
 from stream_gru.training.report.residuals import LAGS, Residuals
 
 if TYPE_CHECKING:
-    from stream_gru.training.fit import Check
+    from stream_gru.training.fit import FitCheck
 
 # Okabe and Ito (2008): told apart by people with any kind of colour vision
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -94,11 +94,11 @@ def _level(p: figure, at: float, *, vertical: bool = False) -> None:
     )
 
 
-def _column(checks: Sequence[Check], name: str) -> Floats:
+def _column(checks: Sequence[FitCheck], name: str) -> Floats:
     return np.array([getattr(check, name) for check in checks], np.float64)
 
 
-def losses(checks: Sequence[Check], before: float) -> figure:
+def losses(checks: Sequence[FitCheck], before: float) -> figure:
     """Training and held-back loss, the latter from `before` the fit on; a line where it was best."""
     step = np.concatenate([[0.0], _column(checks, "step")])
     held_back = np.concatenate([[before], _column(checks, "held_back")])
@@ -109,7 +109,7 @@ def losses(checks: Sequence[Check], before: float) -> figure:
     return p
 
 
-def errors(checks: Sequence[Check], before: Quality) -> figure:
+def errors(checks: Sequence[FitCheck], before: Quality) -> figure:
     """Error on held-back data before the fit and while it learned, for each step ahead."""
     step = np.concatenate([[0.0], _column(checks, "step")])
     looks = np.array([before.error, *(check.error for check in checks)])  # (1 + C, 1 + K)
@@ -120,14 +120,14 @@ def errors(checks: Sequence[Check], before: Quality) -> figure:
     return p
 
 
-def learning_rate(checks: Sequence[Check]) -> figure:
+def learning_rate(checks: Sequence[FitCheck]) -> figure:
     """The learning rate as scheduled."""
     p = _lines("step", "learning rate", _column(checks, "step"), {"rate": _column(checks, "learning_rate")})
     p.yaxis.formatter = PrintfTickFormatter(format="%.3g")
     return p
 
 
-def readings(checks: Sequence[Check]) -> figure:
+def readings(checks: Sequence[FitCheck]) -> figure:
     """Speed between checks."""
     p = _lines("step", "readings / s", _column(checks, "step"), {"speed": speed(checks)})
     p.yaxis.formatter = NumeralTickFormatter(format="0.[0]a")
@@ -135,7 +135,7 @@ def readings(checks: Sequence[Check]) -> figure:
     return p
 
 
-def gradient_norm(checks: Sequence[Check], clip: float | None) -> figure:
+def gradient_norm(checks: Sequence[FitCheck], clip: float | None) -> figure:
     """Of all parameters together, before clipping."""
     p = _lines("step", "gradient norm", _column(checks, "step"), {"norm": _column(checks, "gradient_norm")}, log=True)
     if clip is not None:
@@ -143,7 +143,7 @@ def gradient_norm(checks: Sequence[Check], clip: float | None) -> figure:
     return p
 
 
-def weight_norm(checks: Sequence[Check]) -> figure:
+def weight_norm(checks: Sequence[FitCheck]) -> figure:
     """Of all parameters together."""
     return _lines("step", "weight norm", _column(checks, "step"), {"norm": _column(checks, "weight_norm")})
 

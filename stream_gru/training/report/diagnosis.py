@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from stream_gru.training.report.findings import loss, quality, weights, work
-from stream_gru.training.report.findings.evidence import Evidence, Finding, Rule, Severity
+from stream_gru.training.report.findings.evidence import Finding, FitEvidence, Rule, Severity
 
-__all__ = ["RULES", "Evidence", "Finding", "diagnose"]
+__all__ = ["RULES", "Finding", "FitEvidence", "diagnose"]
 
 RULES: tuple[Rule, ...] = (*loss.RULES, *quality.RULES, *weights.RULES, *work.RULES)
 _ORDER: tuple[Severity, ...] = ("serious", "warning", "hint", "good")
 
 
-def diagnose(evidence: Evidence) -> list[Finding]:
+def diagnose(evidence: FitEvidence) -> list[Finding]:
     """What is wrong with a fit, the gravest first; if nothing is, the one finding says so."""
     with np.errstate(invalid="ignore"):
         found = [finding for rule in RULES if (finding := rule(evidence)) is not None]
@@ -22,7 +22,7 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     return sorted(found, key=lambda finding: _ORDER.index(finding.severity))
 
 
-def _healthy(log: Evidence) -> Finding:
+def _healthy(log: FitEvidence) -> Finding:
     return Finding(
         "nothing",
         "good",

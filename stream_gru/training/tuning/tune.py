@@ -15,7 +15,7 @@ from stream_gru.errors import BundleError, TrainingError
 from stream_gru.models import bundle as bundles
 from stream_gru.settings import toml
 from stream_gru.training import data, fit
-from stream_gru.training.data.series import History
+from stream_gru.training.data.series import SeriesCollection
 from stream_gru.training.recipe import Recipe
 from stream_gru.training.tuning import space
 from stream_gru.training.tuning.space import Number, Space
@@ -43,7 +43,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """The end of a search."""
 
     before: int  # trials that earlier runs made
@@ -69,14 +69,14 @@ def budget(base: Recipe, steps: int | None = None) -> Recipe:
 def tune(
     base: Recipe,
     dimensions: Space,
-    history: History,
+    history: SeriesCollection,
     search: Search,
     out: Path,
     *,
     begin: Callable[[int], None] = lambda _: None,
     tell: Callable[[Tried], None] = lambda _: None,
     device: str = "auto",
-) -> Found:
+) -> SearchResult:
     """Search, and leave the best trial's bundle with its recipe in `out`.
 
     All trials learn from the same part of the history and are judged on the same windows of the rest of it, whatever
@@ -87,7 +87,7 @@ def tune(
     first, last = history.split(base.data.held_back)
     windows = data.held_back(last, base, seed=base.plan.seed)
 
-    def learn(recipe: Recipe, stop: Callable[[fit.Check], bool] | None = None) -> fit.Fitted:
+    def learn(recipe: Recipe, stop: Callable[[fit.FitCheck], bool] | None = None) -> fit.Fitted:
         description = data.describe(recipe, out.resolve().name, first)
         return fit.fit(recipe, data.source(first, recipe), windows, description, stop=stop, device=device)
 
@@ -103,7 +103,7 @@ def tune(
         run = _Run(study, base, dimensions, search, out, learn)
         run.go(tell)
         best, refitted = run.best()
-        return Found(
+        return SearchResult(
             before,
             sorted(map(_tried, study.trials), key=lambda one: (one.state != "complete", _or_inf(one.value))),
             space.recipe(base, best.params),
@@ -147,7 +147,7 @@ class _Run:
         """One fit. Returns the goal; the bundle is written if it is the best one so far."""
         from optuna import TrialPruned
 
-        def hopeless(check: fit.Check) -> bool:
+        def hopeless(check: fit.FitCheck) -> bool:
             trial.report(self.goal(check.held_back, check.error), check.step)
             late = time.monotonic() > self.deadline and self.lowest() < math.inf
             return late or trial.should_prune()

@@ -16,7 +16,7 @@ from stream_gru.cli import app
 from stream_gru.errors import DataError
 from stream_gru.evaluation import output
 from stream_gru.evaluation.suite import Suite
-from stream_gru.evaluation.tables import Table
+from stream_gru.evaluation.tables import FigureTable
 from tests.support import evaluation_data
 from tests.support.command_line import stream_gru
 
@@ -114,5 +114,5 @@ def test_scikit_learn_is_asked_for_at_once(data: Path, monkeypatch: pytest.Monke
 
 
 def test_a_table_has_null_for_what_is_no_number() -> None:
-    table = Table("t", ("a", "b", "c"), [["x", float("nan"), float("inf")]])
+    table = FigureTable("t", ("a", "b", "c"), [["x", float("nan"), float("inf")]])
     assert table.plain()["rows"] == [{"a": "x", "b": None, "c": None}]

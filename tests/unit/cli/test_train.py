@@ -131,7 +131,7 @@ def test_an_interrupted_fit_says_how_to_go_on(tmp_path: Path, monkeypatch: pytes
     assert train("--out", tmp_path / "whole", *options).exit_code == 0
     tell = progress.Bar.tell
 
-    def interrupt(self: progress.Bar, now: fit.Report) -> None:
+    def interrupt(self: progress.Bar, now: fit.FitProgress) -> None:
         tell(self, now)
         if now.step == 3:
             signal.raise_signal(signal.SIGINT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_gru.detection.alert import DEFAULT, Found, Limits, Verdict, judge
+from stream_gru.detection.alert import DEFAULT, Limits, Measured, Verdict, judge
 from stream_gru.engine import row
 
 MINUTE = 60_000
@@ -25,14 +25,14 @@ def verdict(
     head = np.zeros(len(surprise), row.ALARM) if head is None else head
     interval, readings = np.full(shape[0], float(MINUTE)), np.full(shape[0], seen)
     return judge(
-        Found(np.array(surprise), np.array(deviation), np.full(shape, judged), interval, readings), head, ONE, 1.0
+        Measured(np.array(surprise), np.array(deviation), np.full(shape, judged), interval, readings), head, ONE, 1.0
     )
 
 
-def moment(found: float, interval: int, seen: int) -> Found:
+def moment(found: float, interval: int, seen: int) -> Measured:
     """One reading of one series."""
     one = np.full((1, 1), found)
-    return Found(one, one, np.full((1, 1), True), np.array([float(interval)]), np.array([seen]))
+    return Measured(one, one, np.full((1, 1), True), np.array([float(interval)]), np.array([seen]))
 
 
 def told(surprises: list[float]) -> np.ndarray:

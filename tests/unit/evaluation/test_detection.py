@@ -9,21 +9,21 @@ import pytest
 
 from stream_gru.columns import Floats
 from stream_gru.evaluation import detection, ranking
-from stream_gru.evaluation.cases import Case, Span
+from stream_gru.evaluation.cases import Span, SuiteCase
 from stream_gru.evaluation.streaming import Judged
 
 ROWS, DAY = 1440, 60_000  # minutes of a day
 
 
-def case(i: int, *windows: Span, warm: int = 0) -> Case:
-    return Case(f"s{i}", np.arange(ROWS) * DAY, np.zeros((ROWS, 1)), windows, warm)
+def case(i: int, *windows: Span, warm: int = 0) -> SuiteCase:
+    return SuiteCase(f"s{i}", np.arange(ROWS) * DAY, np.zeros((ROWS, 1)), windows, warm)
 
 
 def judged(score: Floats) -> Judged:
     return Judged(score, score > 1, score, score > 2)
 
 
-def noise(seed: int, marked: Case, lift: float) -> Floats:
+def noise(seed: int, marked: SuiteCase, lift: float) -> Floats:
     score = np.random.default_rng(seed).random(ROWS)
     score[marked.warm :] += lift * marked.labels
     return score

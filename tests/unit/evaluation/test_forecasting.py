@@ -12,7 +12,7 @@ from stream_gru.columns import Bools, Floats
 from stream_gru.errors import DataError
 from stream_gru.evaluation import accuracy, forecasters, forecasting, origins, panel
 from stream_gru.evaluation.accuracy import assess, crps
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 from stream_gru.evaluation.panel import Panel
 from stream_gru.evaluation.streaming import Predicted
 
@@ -20,9 +20,9 @@ HOUR = 3_600_000
 DAYS = 20
 
 
-def series(*values: Floats, groups: str = "") -> list[Case]:
+def series(*values: Floats, groups: str = "") -> list[SuiteCase]:
     return [
-        Case(f"s{i}", np.arange(len(v)) * HOUR, np.asarray(v, np.float64)[:, None], group=groups[i : i + 1] or "a")
+        SuiteCase(f"s{i}", np.arange(len(v)) * HOUR, np.asarray(v, np.float64)[:, None], group=groups[i : i + 1] or "a")
         for i, v in enumerate(values)
     ]
 
@@ -131,7 +131,7 @@ def test_baselines_know_nothing_of_what_follows_nor_of_each_other(name: str) -> 
     data = panel.panel(cases)
     whole = forecasters.predict(make, data, (1, 12))
     for i, n in ((0, 150), (1, 120), (2, 77)):
-        alone = panel.panel([Case("alone", cases[i].timestamp[:n], cases[i].value[:n])])
+        alone = panel.panel([SuiteCase("alone", cases[i].timestamp[:n], cases[i].value[:n])])
         found = forecasters.predict(make, alone, (1, 12))
         part = slice(int(data.first[i]), int(data.first[i]) + n)
         np.testing.assert_allclose(found.quantiles, whole.quantiles[part], rtol=1e-5)
@@ -199,11 +199,11 @@ def test_the_tables_say_what_was_left_out_and_which_half_is_held_out() -> None:
 
 def test_m4_by_its_own_metrics() -> None:
     train, test = cycle(24 * 10, 0), cycle(24 * 12, 0)[-48:]
-    case = Case("H1", np.arange(288) * HOUR, np.r_[train, test * 1.1][:, None], warm=240)
+    case = SuiteCase("H1", np.arange(288) * HOUR, np.r_[train, test * 1.1][:, None], warm=240)
     made = {1: np.array([test[0]])}
     smape, mase = origins._errors([case], made, [1])  # off by 10% of the smaller one
     assert smape == pytest.approx(200 * 0.1 / 2.1)
-    noisy = Case("H2", case.timestamp, case.value + np.random.default_rng(0).normal(0, 1, (288, 1)), warm=240)
+    noisy = SuiteCase("H2", case.timestamp, case.value + np.random.default_rng(0).normal(0, 1, (288, 1)), warm=240)
     y = noisy.value[:240, 0]
     scale = np.mean(np.abs(y[24:] - y[:-24]))
     assert origins._errors([noisy], made, [1])[1] == pytest.approx(abs(noisy.value[240, 0] - test[0]) / scale)
@@ -217,7 +217,7 @@ def test_ett_is_standardised_by_its_first_months_and_scored_in_the_last(monkeypa
         monkeypatch.setattr(origins, name, row)
     values = np.random.default_rng(0).normal(5, 3, origins.ETT_END + 100).cumsum()
     values[origins.ETT_END :] = 1e9  # past what is scored
-    case = Case("OT", np.arange(len(values)) * HOUR, values[:, None], group="ETTh1")
+    case = SuiteCase("OT", np.arange(len(values)) * HOUR, values[:, None], group="ETTh1")
     data = panel.panel([case])
     zeros = np.zeros((len(data.y), 1), np.float32)
     (table,) = origins.ett_tables([case], Predicted((0.5,), zeros, (1,), zeros))

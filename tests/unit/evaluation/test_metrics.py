@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stream_gru.evaluation import judges, ranking, skab
-from stream_gru.evaluation.cases import Case, halves, runs
+from stream_gru.evaluation.cases import SuiteCase, halves, runs
 
 
 def test_rates_of_flagged_rows() -> None:
@@ -100,12 +100,12 @@ def test_few_alarms_in_many_rows_still_find_their_threshold() -> None:
 
 def test_runs_and_halves() -> None:
     assert runs(np.array([1, 1, 0, 0, 1], np.bool_), 10) == ((10, 11), (14, 14))
-    cases = [Case("x", np.arange(1), np.zeros((1, 1)), group=group) for group in "aababb"]
+    cases = [SuiteCase("x", np.arange(1), np.zeros((1, 1)), group=group) for group in "aababb"]
     assert halves(cases).tolist() == [0, 1, 0, 0, 1, 0]
 
 
-def case(value: np.ndarray, warm: int = 0) -> Case:
-    return Case("one", np.arange(len(value)) * 60_000, value, warm=warm)
+def case(value: np.ndarray, warm: int = 0) -> SuiteCase:
+    return SuiteCase("one", np.arange(len(value)) * 60_000, value, warm=warm)
 
 
 def test_windowed_gaussian_is_the_normal_tail_of_the_rows_before() -> None:

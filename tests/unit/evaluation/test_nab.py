@@ -9,13 +9,13 @@ import pytest
 
 from stream_gru.columns import Floats
 from stream_gru.evaluation import nab
-from stream_gru.evaluation.cases import Case, Span
+from stream_gru.evaluation.cases import Span, SuiteCase
 
 STANDARD, LOW_FP, LOW_FN = nab.PROFILES.values()
 
 
-def case(*windows: Span, n: int = 100) -> Case:
-    return Case("file", np.arange(n) * 1000, np.zeros((n, 1)), windows)
+def case(*windows: Span, n: int = 100) -> SuiteCase:
+    return SuiteCase("file", np.arange(n) * 1000, np.zeros((n, 1)), windows)
 
 
 def at(*rows: int, n: int = 100, score: float = 1.0) -> Floats:
@@ -96,6 +96,6 @@ def test_rows_of_one_score_are_detected_together() -> None:
 
 
 def test_files_without_windows_only_cost() -> None:
-    quiet = Case("quiet", np.arange(100), np.zeros((100, 1)))
+    quiet = SuiteCase("quiet", np.arange(100), np.zeros((100, 1)))
     found = nab.evaluate([case((50, 59)), quiet], [at(50), at(70)], STANDARD, 0.5)
     assert found.score == pytest.approx(100 * (2 - 0.11) / 2)

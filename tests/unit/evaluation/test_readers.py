@@ -9,7 +9,7 @@ import pytest
 
 from stream_gru.errors import DataError
 from stream_gru.evaluation import readers
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 from stream_gru.evaluation.suite import Suite
 from stream_gru.evaluation.suites import cases
 from tests.support import evaluation_data
@@ -73,7 +73,7 @@ def test_one_step_takes_each_column_and_no_labelled_part_of_what_has_a_train_par
 
 
 def test_a_quick_look_keeps_the_rows_around_the_first_scored_one() -> None:
-    case = Case("x", np.arange(100), np.arange(100.0)[:, None], ((10, 12), (65, 75), (90, 95)), warm=60)
+    case = SuiteCase("x", np.arange(100), np.arange(100.0)[:, None], ((10, 12), (65, 75), (90, 95)), warm=60)
     short = case.head(10)
     assert short.value[:, 0].tolist() == list(range(50, 70))
     assert (short.warm, short.windows) == (10, ((15, 19),))

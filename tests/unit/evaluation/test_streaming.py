@@ -11,22 +11,22 @@ import pytest
 from stream_gru.columns import Forecasts
 from stream_gru.engine.stepper import Stepper
 from stream_gru.evaluation import streaming
-from stream_gru.evaluation.cases import Case
+from stream_gru.evaluation.cases import SuiteCase
 from stream_gru.evaluation.panel import panel
 from tests.support.evaluation_data import daily
 
 LIGHT = Path("light")  # what is tested is the same for every model
 
 
-def make(i: int, n: int, features: int = 1) -> Case:
+def make(i: int, n: int, features: int = 1) -> SuiteCase:
     rng = np.random.default_rng(i)
     value = np.stack([daily(i + 10 * f, n) for f in range(features)], axis=1)
     value[rng.random(value.shape) < 0.03] = np.nan
     value[n // 2] += 8
-    return Case(f"case {i}", np.arange(n) * 3_600_000, value, ((n // 2, n // 2 + 3),), warm=n // 4)
+    return SuiteCase(f"case {i}", np.arange(n) * 3_600_000, value, ((n // 2, n // 2 + 3),), warm=n // 4)
 
 
-def outputs(cases: list[Case]) -> list[Forecasts]:
+def outputs(cases: list[SuiteCase]) -> list[Forecasts]:
     engine = Stepper(LIGHT, features=cases[0].value.shape[1], capacity=len(cases), device="cpu")
     places, parts = zip(*streaming.portions(engine, cases), strict=True)
     order = np.argsort(np.concatenate(places))
@@ -39,7 +39,7 @@ def outputs(cases: list[Case]) -> list[Forecasts]:
     return found
 
 
-def head(case: Case, n: int) -> Case:
+def head(case: SuiteCase, n: int) -> SuiteCase:
     return replace(case, timestamp=case.timestamp[:n], value=case.value[:n])
 
 

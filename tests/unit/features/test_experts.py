@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stream_gru.columns import Floats, Ints
-from stream_gru.features import OBSERVED, Arrival, Experts, Light, Observation, Table, View, observe
+from stream_gru.features import OBSERVED, Arrival, Experts, FeatureView, Light, Observation, RowTable, observe
 from stream_gru.features.expert_tables import ANCHORS, CANDIDATES, INPUTS, PARTS, SMOOTHERS
 
 HOUR, MINUTE = 3_600_000, 60_000
@@ -26,20 +26,20 @@ class Run:
         self.last, self.base = np.full(n, np.nan), np.full(n, np.nan)
         self.since, self.seen = np.zeros(n, np.int64), np.zeros(n, np.int64)
 
-    def read(self, y: npt.ArrayLike, time: int) -> View:
+    def read(self, y: npt.ArrayLike, time: int) -> FeatureView:
         y, now = np.broadcast_to(np.asarray(y, float), self.n), np.full(self.n, time)
         columns = observe(Arrival(y, now, self.last, self.since, self.seen, self.base))
-        table = Table(self.flat, torch.arange(self.n) * self.set.table)
+        table = RowTable(self.flat, torch.arange(self.n) * self.set.table)
         self.state, view = self.set.advance(self.state, Observation.of(torch.from_numpy(columns)), table, self.steps)
         self.base = np.where(np.isnan(self.base), y, self.base)
         self.last, self.since, self.seen = y, now, self.seen + 1
         return view
 
-    def all(self, y: np.ndarray, every: int = HOUR, start: int = MONDAY) -> list[View]:
+    def all(self, y: np.ndarray, every: int = HOUR, start: int = MONDAY) -> list[FeatureView]:
         return [self.read(value, start + i * every) for i, value in enumerate(y)]
 
 
-def moves(views: list[View], anchor: int, step: int = 0) -> Floats:
+def moves(views: list[FeatureView], anchor: int, step: int = 0) -> Floats:
     return np.array([view.moves[step, anchor, 0].item() for view in views])
 
 

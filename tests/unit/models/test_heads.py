@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from stream_gru.features import Experts, FeatureSet, Light, View
+from stream_gru.features import Experts, FeatureSet, FeatureView, Light
 from stream_gru.models.heads import Head, LinearHead, SharedHead
 
 WIDTH, N, STEPS = 8, 5, torch.tensor([[1.0], [4], [30]])
@@ -19,9 +19,9 @@ def shared(kind: FeatureSet) -> Head:
     return SharedHead(WIDTH, kind)
 
 
-def view(kind: FeatureSet, steps: int = 3) -> View:
+def view(kind: FeatureSet, steps: int = 3) -> FeatureView:
     torch.manual_seed(3)
-    return View(torch.randn(kind.inputs, N), torch.randn(steps, kind.anchors - 1, N), torch.rand(1, N) + 0.1)
+    return FeatureView(torch.randn(kind.inputs, N), torch.randn(steps, kind.anchors - 1, N), torch.rand(1, N) + 0.1)
 
 
 @pytest.mark.parametrize("kind", [Light, Experts])
@@ -41,9 +41,9 @@ def test_any_step_is_forecast_alone_as_among_others() -> None:
     head, seen, output = shared(Experts()), view(Experts()), torch.randn(N, WIDTH)
     every = head(output, seen, STEPS)
     for k in (1, 2):
-        some = View(seen.x, seen.moves[[0, k]], seen.unit)
+        some = FeatureView(seen.x, seen.moves[[0, k]], seen.unit)
         torch.testing.assert_close(head(output, some, STEPS[[0, k]])[1], every[k])
-    torch.testing.assert_close(head(output, View(seen.x, seen.moves[:1], seen.unit), STEPS[:1])[0], every[0])
+    torch.testing.assert_close(head(output, FeatureView(seen.x, seen.moves[:1], seen.unit), STEPS[:1])[0], every[0])
     own = STEPS.repeat(1, N)
     own[1, 2] = 9
     differing = head(output, seen, own)

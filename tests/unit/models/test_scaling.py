@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from stream_gru.models import scaling
 from stream_gru.models.scaling import Scaling
 from stream_gru.training import data, recipe
-from stream_gru.training.data.series import History, Series
+from stream_gru.training.data.series import Series, SeriesCollection
 
 NAN = np.nan
 VALUES = np.array([1.0, NAN, 2.0, 3.0, 4.0, 90.0])
@@ -81,14 +81,14 @@ def test_nothing_of_the_held_back_part_leaks_into_the_scale(kind: scaling.Kind) 
     """Of the values, and of the covariates."""
     rng = np.random.default_rng(1)
 
-    def history(later: float) -> History:
+    def history(later: float) -> SeriesCollection:
         series = []
         for feature in (0, 1):
             value, extras = rng.normal(5, 2, 500), rng.normal(size=(500, 1))
             value[400:] = later
             extras[400:] = later
             series.append(Series(np.arange(500) * 60_000, value, feature, extras))
-        return History(series, ["load"])
+        return SeriesCollection(series, ["load"])
 
     asked = recipe.load(None, {"data.scaling": kind, "context.covariates": ["load"]})
     made = []

@@ -28,7 +28,7 @@ from stream_gru.records.output import (
     decode_output,
     describe,
 )
-from stream_gru.records.schema import TYPES, Kind, When
+from stream_gru.records.schema import TYPES, ColumnKind, Presence
 from stream_gru.settings import Input
 
 NAMES = [
@@ -49,7 +49,7 @@ NAMES = [
     "id",
 ]
 
-GIVEN = {Kind.TEXT, Kind.TIME}  # by the caller
+GIVEN = {ColumnKind.TEXT, ColumnKind.TIME}  # by the caller
 INTERNAL = {"closes", "quantiles"}  # what the worker and the evaluation read, and no record holds
 
 
@@ -153,7 +153,7 @@ def test_other_bytes_are_an_error_of_data(payload: bytes) -> None:
 def test_every_field_of_the_record_has_a_note() -> None:
     assert list(COLUMNS) == list(OutputRecord.__struct_fields__)
     assert list(STEP_COLUMNS) == list(ForecastStep.__struct_fields__)
-    assert set(TYPES) == set(Kind)
+    assert set(TYPES) == set(ColumnKind)
 
 
 def test_every_field_of_the_forecasts_has_one_column() -> None:
@@ -162,16 +162,28 @@ def test_every_field_of_the_forecasts_has_one_column() -> None:
 
 
 def test_kinds_are_those_of_the_types() -> None:
-    wanted: dict[Kind, object] = {
-        **{Kind.TEXT: str, Kind.LEVEL: str, Kind.TIME: int, Kind.FLAG: bool, Kind.COUNT: int, Kind.STEP: int},
-        **{Kind.NUMBER: float | None, Kind.SCORE: float | None, Kind.READING: Quantity, Kind.QUANTITY: Quantity},
-        Kind.STEPS: tuple[ForecastStep, ...],
+    wanted: dict[ColumnKind, object] = {
+        **{
+            ColumnKind.TEXT: str,
+            ColumnKind.LEVEL: str,
+            ColumnKind.TIME: int,
+            ColumnKind.FLAG: bool,
+            ColumnKind.COUNT: int,
+            ColumnKind.STEP: int,
+        },
+        **{
+            ColumnKind.NUMBER: float | None,
+            ColumnKind.SCORE: float | None,
+            ColumnKind.READING: Quantity,
+            ColumnKind.QUANTITY: Quantity,
+        },
+        ColumnKind.STEPS: tuple[ForecastStep, ...],
     }
     for struct, columns in ((OutputRecord, COLUMNS), (ForecastStep, STEP_COLUMNS)):
         for name, hint in get_type_hints(struct).items():
             column = columns[name]
-            expected = Shares if column.when is When.EXPLAINED else wanted[column.kind]
-            assert hint == (expected if column.when is When.ALWAYS else expected | msgspec.UnsetType), name
+            expected = Shares if column.when is Presence.EXPLAINED else wanted[column.kind]
+            assert hint == (expected if column.when is Presence.ALWAYS else expected | msgspec.UnsetType), name
 
 
 @pytest.mark.parametrize("features", [1, 2])
@@ -180,11 +192,13 @@ def test_table_and_record_have_the_same_columns(features: int) -> None:
     table = frame(
         ["x", "s"], np.array([1, 2]), ["i", "j"], forecasts(features), features=names, steps=(8,), model="default"
     )
-    shown = [name for name, column in COLUMNS.items() if features > 1 or column.when is not When.EXPLAINED]
+    shown = [name for name, column in COLUMNS.items() if features > 1 or column.when is not Presence.EXPLAINED]
     assert table.columns == shown
     kinds = dict(zip(shown, table.dtypes, strict=True))
     assert {name for name, kind in kinds.items() if isinstance(kind, pl.Struct)} == (
-        {name for name in shown if COLUMNS[name].kind in {Kind.READING, Kind.QUANTITY}} if features > 1 else set()
+        {name for name in shown if COLUMNS[name].kind in {ColumnKind.READING, ColumnKind.QUANTITY}}
+        if features > 1
+        else set()
     )
     for row, payload in zip(table.iter_rows(named=True), encode(features), strict=True):
         record = msgspec.json.decode(payload)

@@ -19,7 +19,7 @@ from stream_gru.training import calibrate, clean
 from tests.support.command_line import stream_gru
 
 LIGHT = Path("light")
-PLAN = calibrate.Plan(series=300, readings=1500, seed=5)
+PLAN = calibrate.CalibrationPlan(series=300, readings=1500, seed=5)
 
 
 @pytest.fixture(scope="module")

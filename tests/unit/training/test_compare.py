@@ -35,7 +35,7 @@ def test_nothing_learns_from_what_is_tested(monkeypatch: pytest.MonkeyPatch) -> 
     history = waves(1000)
     seen: list[tuple[str, int, int | None, int]] = []
 
-    def spy(recipe: Recipe, source: data.Source, held_back: data.Windows, *rest: Any, **named: Any) -> Fitted:
+    def spy(recipe: Recipe, source: data.WindowSource, held_back: data.Windows, *rest: Any, **named: Any) -> Fitted:
         windows = source.draw(50, 64, np.random.default_rng(0))
         latest = max(int(windows.timestamp.max()), int(held_back.timestamp.max()))
         seen.append((str(recipe.network.cells[0]), recipe.plan.seed, source.readings, latest))

@@ -22,7 +22,7 @@ from tests.support.fits import Fixed, batches, describe, equal, last, make, norm
 
 def test_a_fit_learns_and_can_be_repeated() -> None:
     asked = make(plan__steps=40, plan__chunk=24, plan__warm_up=3, plan__schedule="cosine", plan__check_every=20)
-    reports: list[fit.Report] = []
+    reports: list[fit.FitProgress] = []
     one, other = run(asked, tell=lambda now: reports.append(dataclasses.replace(now))), run(asked)
     assert one.quality.loss < 0.9 * one.before.loss
     assert equal(one.forecaster.state_dict(), other.forecaster.state_dict())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stream_gru.errors import TrainingError
 from stream_gru.training import data, fit, recipe
-from stream_gru.training.watch import Watch
+from stream_gru.training.watch import FitWatch
 from tests.support.fits import Fixed, batches, describe, last, make, norm, run, spoil
 
 
@@ -48,7 +48,7 @@ def test_a_scaled_loss_is_unscaled_before_clipping(
 
     real = fit._trainer
 
-    def trainer(plan: recipe.Plan, device: torch.device, watch: Watch) -> Any:
+    def trainer(plan: recipe.FitPlan, device: torch.device, watch: FitWatch) -> Any:
         made = real(plan, device, watch)
         made.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", 2.0**10))
         return made

@@ -20,11 +20,11 @@ from stream_gru.models import bundle
 from stream_gru.models.forecaster import Forecaster
 from stream_gru.models.scaling import Scaling
 from stream_gru.training import data, objective, recipe, rolling, validate
-from stream_gru.training.data.series import History, Series
+from stream_gru.training.data.series import Series, SeriesCollection
 from stream_gru.training.fit import Fitted
 from stream_gru.training.prepare import prepare
 from stream_gru.training.rolling import Origins, Track
-from stream_gru.training.validate import Block, Score
+from stream_gru.training.validate import JudgedPart, Score
 from tests.support.command_line import stream_gru
 
 SMALL = {
@@ -52,7 +52,7 @@ def tiny(folder: Path, **changes: object) -> bundle.Bundle:
 
 
 def test_folds_are_in_order_of_time_for_each_series() -> None:
-    history = History([series(1003, 0, name="long"), series(640, 1, begin=77, name="short")], ("c",))
+    history = SeriesCollection([series(1003, 0, name="long"), series(640, 1, begin=77, name="short")], ("c",))
     pairs = list(validate.folds(history, 4, gap=7))
     assert len(pairs) == 4
     for past, after in pairs:
@@ -75,24 +75,24 @@ def test_folds_are_in_order_of_time_for_each_series() -> None:
 
 
 def test_a_series_that_is_too_short_takes_no_part_in_a_fold() -> None:
-    history = History([series(1000), series(3, 1, name="stub")])
+    history = SeriesCollection([series(1000), series(3, 1, name="stub")])
     assert all(len(past.series) == len(after.series) == 1 for past, after in validate.folds(history, 4))
     with pytest.raises(DataError, match=r"fold 1 of 9: no series has 100 readings.*the longest has 900"):
-        list(validate.folds(History([series(900)]), 9))
+        list(validate.folds(SeriesCollection([series(900)]), 9))
     with pytest.raises(DataError, match="fewer folds or a smaller gap"):
-        list(validate.folds(History([series(900)]), 3, gap=800))
+        list(validate.folds(SeriesCollection([series(900)]), 3, gap=800))
 
 
 def test_the_future_changes_nothing_in_the_model_of_a_fold() -> None:
     changes = {**SMALL, "data.scaling": "standard", "context.covariates": ["c"]}
     whole = recipe.load(None, changes)
-    history = History([series(900)], ("c",))
+    history = SeriesCollection([series(900)], ("c",))
 
     def models(altered_from: int) -> list[Fitted]:
         one = series(900)
         one.value[altered_from:] = one.value[altered_from:] * 50 + 1000
         one.covariates[altered_from:] += 1e6
-        pairs = validate.folds(History([one], ("c",)), 2)
+        pairs = validate.folds(SeriesCollection([one], ("c",)), 2)
         return [validate.learn(whole, past, "fold") for past, _ in pairs]
 
     first, second = (len(past) for past, _ in validate.folds(history, 2))
@@ -106,11 +106,11 @@ def test_the_future_changes_nothing_in_the_model_of_a_fold() -> None:
 
 def test_each_fold_learns_from_the_past_and_is_judged_on_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = recipe.load(None, SMALL)
-    history = History([series(900), series(700, 1, name="t")])
+    history = SeriesCollection([series(900), series(700, 1, name="t")])
     learned: list[int] = []
     learn = validate.learn
 
-    def spy(base: recipe.Recipe, past: History, *others: object) -> Fitted:
+    def spy(base: recipe.Recipe, past: SeriesCollection, *others: object) -> Fitted:
         learned.append(max(int(one.timestamp[-1]) for one in past.series))
         return learn(base, past, *others)  # type: ignore[arg-type]  # passed on
 
@@ -233,7 +233,7 @@ def test_tracks_are_what_the_engine_says_reading_by_reading(tmp_path: Path, miss
     description = made.description.model_copy(update={"missing": missing})
     bundle.save(tmp_path, description, made.forecaster)
     ones = [series(50, 0, name="a"), series(37, 1, name="a")]
-    history = History([Series(one.timestamp, one.value, name=one.name) for one in ones])
+    history = SeriesCollection([Series(one.timestamp, one.value, name=one.name) for one in ones])
     history.series[0].value[[10, 11, 30]] = np.nan
     engine = Stepper(tmp_path, capacity=2, device="cpu")
     tracks = rolling.tracks(engine, history)
@@ -258,7 +258,7 @@ def test_each_feature_has_its_own_scale(tmp_path: Path) -> None:
     bundle.save(tmp_path, made.description.model_copy(update={"scaling": scaling}), made.forecaster)
     one, other = series(60), series(60, 1)
     value = np.stack([one.value, 50 * other.value], 1)
-    history = History([Series(one.timestamp, column, feature) for feature, column in enumerate(value.T)])
+    history = SeriesCollection([Series(one.timestamp, column, feature) for feature, column in enumerate(value.T)])
     features = {"features": 2, "capacity": 2, "device": "cpu"}
     tracks = rolling.tracks(Stepper(tmp_path, **features), history)  # type: ignore[arg-type]  # three of its options
     together = Engine(tmp_path, **features).score(["x"] * 60, one.timestamp, value)  # type: ignore[arg-type]  # as above
@@ -271,14 +271,16 @@ def test_no_forecast_knows_what_comes_after_its_origin(tmp_path: Path) -> None:
     tiny(tmp_path)
     one, other = series(80), series(80)
     other.value[50:] += 99
-    plain = [History([Series(each.timestamp, each.value)]) for each in (one, other)]
+    plain = [SeriesCollection([Series(each.timestamp, each.value)]) for each in (one, other)]
     first, second = (rolling.tracks(Stepper(tmp_path, capacity=1, device="cpu"), each)[0] for each in plain)
     np.testing.assert_array_equal(first.forecast[:50], second.forecast[:50])
     assert (first.forecast[50:, :, 0] != second.forecast[50:, :, 0]).all()
 
 
 def test_a_recipe_is_fitted_once_on_what_lies_before_the_first_origin(tmp_path: Path) -> None:
-    history = History([Series(one.timestamp, one.value, f, name="m") for f, one in enumerate([series(600)] * 2)])
+    history = SeriesCollection(
+        [Series(one.timestamp, one.value, f, name="m") for f, one in enumerate([series(600)] * 2)]
+    )
     whole = recipe.load(None, {**SMALL, "data.scaling": "standard"})  # a scale for each of the two features
     told: list[str] = []
     blocks = rolling.by_origins(history, whole, Origins(5, 3, 0.75), lambda what, _: told.append(what), device="cpu")
@@ -297,9 +299,9 @@ def test_a_recipe_is_fitted_once_on_what_lies_before_the_first_origin(tmp_path: 
 def test_the_covariates_must_be_those_of_the_bundle(tmp_path: Path) -> None:
     tiny(tmp_path, **{"context.covariates": ["c", "d"]})
     with pytest.raises(DataError, match="wants the covariates c, d; the history has c"):
-        rolling.by_origins(History([series(200)], ("c",)), tmp_path, Origins())
+        rolling.by_origins(SeriesCollection([series(200)], ("c",)), tmp_path, Origins())
     tiny(tmp_path, **{"context.covariates": ["c"]})
-    assert len(rolling.by_origins(History([series(200)], ("c",)), tmp_path, Origins(blocks=2))) == 2
+    assert len(rolling.by_origins(SeriesCollection([series(200)], ("c",)), tmp_path, Origins(blocks=2))) == 2
 
 
 def write(folder: Path, n: int = 500) -> list[str]:
@@ -359,7 +361,7 @@ def test_history_and_the_extra_are_asked_for(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_is_not_finite_is_null_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = Block(1, 2, 3, 4, Score((1,), [math.nan], [1.0], [0.5]))
+    block = JudgedPart(1, 2, 3, 4, Score((1,), [math.nan], [1.0], [0.5]))
     monkeypatch.setattr(validate, "by_folds", lambda *_: iter([block, block]))
     found = json.loads(run(*write(tmp_path), "--folds", "2", "--json"))
     assert found["error"] == {"mean": [None], "deviation": [None]}

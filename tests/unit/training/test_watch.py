@@ -51,7 +51,7 @@ def test_a_fit_ends_by_the_clock_or_when_it_is_told_to() -> None:
     assert fitted.checks[-1].step == fitted.steps
     looks: list[int] = []
 
-    def prune(check: fit.Check) -> bool:
+    def prune(check: fit.FitCheck) -> bool:
         looks.append(check.step)
         return check.step >= 6
 
@@ -118,7 +118,7 @@ def test_a_resumed_fit_equals_one_that_was_never_interrupted(steps: int, accumul
     parts: list[float] = []
     one = run(asked, folder=tmp_path / "one", tell=lambda now: whole.append(now.loss))
 
-    def interrupt(now: fit.Report) -> None:
+    def interrupt(now: fit.FitProgress) -> None:
         parts.append(now.loss)
         if now.step == steps // 2:
             signal.raise_signal(signal.SIGINT)
@@ -131,7 +131,7 @@ def test_a_resumed_fit_equals_one_that_was_never_interrupted(steps: int, accumul
     spent = torch.load(tmp_path / "two" / "last.ckpt", weights_only=True)["callbacks"]["Watch"]["seconds"]
     times: list[float] = []
 
-    def go_on(now: fit.Report) -> None:
+    def go_on(now: fit.FitProgress) -> None:
         parts.append(now.loss)
         times.append(now.seconds)
 

@@ -15,7 +15,7 @@ from stream_gru.training.recipe import Recipe
 from stream_gru.training.report.norms import Norms
 
 if TYPE_CHECKING:  # it brings lightning, which rules on numbers don't need
-    from stream_gru.training.fit import Check
+    from stream_gru.training.fit import FitCheck
 
 HARDLY = 0.98  # of the last value's error: a gain below 2% may be chance
 
@@ -34,10 +34,10 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FitEvidence:
     """What the rules look at."""
 
-    checks: Sequence[Check]
+    checks: Sequence[FitCheck]
     before: float  # loss on held-back data of the weights that the fit started with
     quality: Quality  # of the best weights
     norms: Norms | None = None
@@ -72,10 +72,10 @@ class Evidence:
         return speed(self.checks)
 
 
-Rule = Callable[[Evidence], Finding | None]
+Rule = Callable[[FitEvidence], Finding | None]
 
 
-def speed(checks: Sequence[Check]) -> Floats:
+def speed(checks: Sequence[FitCheck]) -> Floats:
     """Readings learned from in a second, since the check before, (C,)."""
     seconds = np.diff([check.seconds for check in checks], prepend=0.0)
     readings = np.diff([float(check.readings) for check in checks], prepend=0.0)
@@ -103,7 +103,7 @@ def clipping(recipe: Recipe) -> float:
     return float(recipe.plan.clip * len(recipe.network.cells) ** 0.5)
 
 
-def slower(log: Evidence) -> str:
+def slower(log: FitEvidence) -> str:
     """The advice that is first in most cases."""
     rate, warm_up = log.recipe.plan.learning_rate / 10, 2 * log.recipe.plan.warm_up or 60
     return f"Learn slower: `--set plan.learning_rate={rate:g}`, `--set plan.warm_up={warm_up}`."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.training.report.findings.evidence import HARDLY, Evidence, Finding, Rule, last_quarter, slower
+from stream_gru.training.report.findings.evidence import HARDLY, Finding, FitEvidence, Rule, last_quarter, slower
 
 _LEAST_FALL = 0.01  # of the first loss: the running loss of healthy fits wavers by less than this
 _WARM = 2  # times the steps of the warm-up: with fewer it hardly learned at the rate that was asked for
@@ -14,7 +14,7 @@ _OVERFIT_MUCH = 0.15
 _STILL_FALLING = 0.02  # of the loss within the last quarter: as much again is likely for as many steps
 
 
-def not_finite(log: Evidence) -> Finding | None:
+def not_finite(log: FitEvidence) -> Finding | None:
     """A loss that is no number."""
     bad = ~np.isfinite(log.held_back) | ~np.isfinite(log.loss)
     if not bad.any():
@@ -28,7 +28,7 @@ def not_finite(log: Evidence) -> Finding | None:
     )
 
 
-def not_falling(log: Evidence) -> Finding | None:
+def not_falling(log: FitEvidence) -> Finding | None:
     """Nothing learned, or the contrary."""
     if not _stuck(log):
         return None
@@ -46,7 +46,7 @@ def not_falling(log: Evidence) -> Finding | None:
     )
 
 
-def _unstuck(log: Evidence, *, rising: bool, poor: bool) -> str:
+def _unstuck(log: FitEvidence, *, rising: bool, poor: bool) -> str:
     steps, plan = log.step[-1], log.recipe.plan
     if rising or (poor and steps > _WARM * plan.warm_up):
         return slower(log)
@@ -61,7 +61,7 @@ def _unstuck(log: Evidence, *, rising: bool, poor: bool) -> str:
     )
 
 
-def _stuck(log: Evidence) -> bool:
+def _stuck(log: FitEvidence) -> bool:
     """Whether it has learned nothing: a held-back loss that gained nothing may also be one that was overfitted."""
     if len(log.checks) < 2 or not np.isfinite(log.held_back[1:]).any():
         return False
@@ -71,7 +71,7 @@ def _stuck(log: Evidence) -> bool:
     return not gained and not learned
 
 
-def overfitting(log: Evidence) -> Finding | None:
+def overfitting(log: FitEvidence) -> Finding | None:
     """Held-back loss rises while training loss falls."""
     if len(log.checks) < 4 or not np.isfinite(log.held_back).any() or _stuck(log):
         return None
@@ -97,7 +97,7 @@ def overfitting(log: Evidence) -> Finding | None:
     )
 
 
-def underfitting(log: Evidence) -> Finding | None:
+def underfitting(log: FitEvidence) -> Finding | None:
     """Stopped too soon."""
     if len(log.checks) < 4 or log.stopped == "patience" or not np.isfinite(log.held_back).all():
         return None
@@ -116,7 +116,7 @@ def underfitting(log: Evidence) -> Finding | None:
     )
 
 
-def too_short(log: Evidence) -> Finding | None:
+def too_short(log: FitEvidence) -> Finding | None:
     """Too few checks."""
     if len(log.checks) >= 4:
         return None

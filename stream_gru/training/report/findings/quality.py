@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.training.report.findings.evidence import HARDLY, Evidence, Finding, Rule, ahead
+from stream_gru.training.report.findings.evidence import HARDLY, Finding, FitEvidence, Rule, ahead
 
 _COVERAGE = 0.90  # of the interval, by its definition
 _MISSED = 0.04  # off the coverage: the deviation over thousands of dependent readings is about 0.01
@@ -13,7 +13,7 @@ _REPEATS = 0.2  # autocorrelation: to use it would take 4%, its square, off the 
 _WORSE = 1.05  # of the last value's error: what chance does not explain
 
 
-def worse_than_last_value(log: Evidence) -> Finding | None:
+def worse_than_last_value(log: FitEvidence) -> Finding | None:
     """No use."""
     bad = [k for k, error in enumerate(log.quality.error) if not error < HARDLY]
     if not bad:
@@ -29,7 +29,7 @@ def worse_than_last_value(log: Evidence) -> Finding | None:
     )
 
 
-def miscalibrated(log: Evidence) -> Finding | None:
+def miscalibrated(log: FitEvidence) -> Finding | None:
     """Intervals that hold too much or too little."""
     off = [coverage - _COVERAGE for coverage in log.quality.coverage]
     bad = [k for k, miss in enumerate(off) if not abs(miss) <= _MISSED]
@@ -51,7 +51,7 @@ def miscalibrated(log: Evidence) -> Finding | None:
     )
 
 
-def pattern_left(log: Evidence) -> Finding | None:
+def pattern_left(log: FitEvidence) -> Finding | None:
     """Residuals that could have been foreseen."""
     if log.autocorrelation is None or not np.isfinite(log.autocorrelation).any():
         return None

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from stream_gru.training.report.findings.evidence import (
-    Evidence,
     Finding,
+    FitEvidence,
     Rule,
     clipping,
     last_quarter,
@@ -24,7 +24,7 @@ _TINY = 1e-30  # stands for zero in ratios
 _GROWN = 5.0  # times the first weights' norm: hours of fitting bring a healthy network to about twice
 
 
-def exploding_gradients(log: Evidence) -> Finding | None:
+def exploding_gradients(log: FitEvidence) -> Finding | None:
     """Norms far above what they are clipped to."""
     norm, clip = log.column("gradient_norm"), clipping(log.recipe)
     if not len(norm):
@@ -49,7 +49,7 @@ def exploding_gradients(log: Evidence) -> Finding | None:
     )
 
 
-def vanishing_gradients(log: Evidence) -> Finding | None:
+def vanishing_gradients(log: FitEvidence) -> Finding | None:
     """Norms that are next to nothing."""
     ratios = list(_faded(log))
     if not ratios:
@@ -67,7 +67,7 @@ def vanishing_gradients(log: Evidence) -> Finding | None:
     )
 
 
-def _faded(log: Evidence) -> Iterator[tuple[float, str, str, float]]:
+def _faded(log: FitEvidence) -> Iterator[tuple[float, str, str, float]]:
     """How small gradients are late in the fit: the ratio, of what, compared to what, and their norm."""
     norm = log.column("gradient_norm")
     if len(norm) >= 4:
@@ -87,7 +87,7 @@ def _faded(log: Evidence) -> Iterator[tuple[float, str, str, float]]:
         )
 
 
-def exploding_weights(log: Evidence) -> Finding | None:
+def exploding_weights(log: FitEvidence) -> Finding | None:
     """Norms far above the first ones."""
     norm = log.column("weight_norm")
     if not len(norm):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.training.report.findings.evidence import Evidence, Finding, Rule, slower
+from stream_gru.training.report.findings.evidence import Finding, FitEvidence, Rule, slower
 
 _SLOWED = 0.6  # of the speed at first: a shared machine varies by less
 _MANY_SKIPPED = 0.01  # of the steps: about as rare as spikes in data; more means something systematic
 
 
-def skipped(log: Evidence) -> Finding | None:
+def skipped(log: FitEvidence) -> Finding | None:
     """Batches that nothing was learned from."""
     if not log.checks or not log.checks[-1].skipped:
         return None
@@ -27,7 +27,7 @@ def skipped(log: Evidence) -> Finding | None:
     )
 
 
-def slow(log: Evidence) -> Finding | None:
+def slow(log: FitEvidence) -> Finding | None:
     """Less speed than at first."""
     if len(log.checks) < 4:
         return None

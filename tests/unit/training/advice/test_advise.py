@@ -24,8 +24,8 @@ HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
 
 
-def history(*values: Floats, step_ms: int = HOUR_MS, features: tuple[int, ...] = ()) -> data.History:
-    return data.History(
+def history(*values: Floats, step_ms: int = HOUR_MS, features: tuple[int, ...] = ()) -> data.SeriesCollection:
+    return data.SeriesCollection(
         [
             data.Series(np.arange(len(value)) * step_ms, value, features[i] if features else 0)
             for i, value in enumerate(values)
@@ -269,9 +269,9 @@ def test_the_recipe_goes_through_its_file_with_its_reasons(tmp_path: Path) -> No
 # What becomes of it
 
 
-def outcome(name: str, *errors: list[float]) -> trial.Outcome:
+def outcome(name: str, *errors: list[float]) -> trial.TrialOutcome:
     by_window = np.array(errors)
-    return trial.Outcome(name, (1, 12)[: len(errors)], by_window.mean(1).tolist(), by_window)
+    return trial.TrialOutcome(name, (1, 12)[: len(errors)], by_window.mean(1).tolist(), by_window)
 
 
 def test_the_better_one_is_told_with_its_doubt() -> None:
@@ -293,7 +293,7 @@ def test_a_back_test_overrules_the_advice(
 ) -> None:
     tried: list[trial.Candidate] = []
 
-    def made_up(candidates: list[trial.Candidate], *_: Any) -> list[trial.Outcome]:
+    def made_up(candidates: list[trial.Candidate], *_: Any) -> list[trial.TrialOutcome]:
         tried.extend(candidates)
         second = dice(0).uniform(0.5, 1, 40)
         return [outcome("first", list(factor * second)), outcome("second", list(second))]

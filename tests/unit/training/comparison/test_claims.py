@@ -9,7 +9,7 @@ import pytest
 
 from stream_gru.models.network import Network
 from stream_gru.training.comparison import claims, cost, skill, table
-from stream_gru.training.comparison.results import Model, Results, Trial
+from stream_gru.training.comparison.results import ComparedModel, Results, Trial
 from tests.support.comparing import NETWORKS
 
 
@@ -65,7 +65,7 @@ def test_speed_is_judged_by_rounds() -> None:
 
 def made_up(errors: dict[str, list[float]], reaches: dict[str, list[int]]) -> Results:
     models = {
-        cell: Model(
+        cell: ComparedModel(
             NETWORKS[cell],
             cost.Size(parameters, parameters, 0.1, 32, 400, 1_000_000),
             [seconds] * 9,

@@ -12,7 +12,7 @@ import pytest
 from stream_gru.cli import learning
 from stream_gru.errors import BundleError, DataError
 from stream_gru.training import data, recipe
-from stream_gru.training.data import History, Series, Windows
+from stream_gru.training.data import Series, SeriesCollection, Windows
 from stream_gru.training.recipe import Recipe
 
 MINUTE = 60_000
@@ -34,7 +34,7 @@ def line(size: int, base: float = 0.0, feature: int = 0, gaps: int = 0) -> Serie
     return Series(np.arange(size) * MINUTE, value, feature, name=f"line{base:g}")
 
 
-def batches(source: data.Source, count: int, seed: int = 0) -> list[Windows]:
+def batches(source: data.WindowSource, count: int, seed: int = 0) -> list[Windows]:
     return list(islice(source.batches(rng(seed)), count))
 
 
@@ -42,7 +42,7 @@ def batches(source: data.Source, count: int, seed: int = 0) -> list[Windows]:
 
 
 def test_history_is_held_back_by_time() -> None:
-    history = History([line(1000), line(120, 5000)])
+    history = SeriesCollection([line(1000), line(120, 5000)])
     first, last = history.split(0.2)
     assert [len(one) for one in first.series] == [800, 96]
     assert [len(one) for one in last.series] == [200, 24]
@@ -53,13 +53,13 @@ def test_history_is_held_back_by_time() -> None:
     assert [one.value[[0, -1]].tolist() for one in middle.series] == [[250, 499], [5030, 5059]]
     assert len(history) == len(first) + len(last) == 1120
     with pytest.raises(DataError, match="no series of at least 100 readings"):
-        History([])
+        SeriesCollection([])
     with pytest.raises(DataError, match="no series"):
         history.between(0.3, 0.3)
 
 
 def test_the_recent_past_is_counted_in_values() -> None:
-    recent = History([line(1000, gaps=10), line(50)]).recent(90)
+    recent = SeriesCollection([line(1000, gaps=10), line(50)]).recent(90)
     assert [np.isfinite(one.value).sum() for one in recent.series] == [90, 50]
     assert recent.series[0].value[-1] == 999
     assert [np.isnan(one.value).sum() for one in recent.series] == [9, 0]
@@ -104,7 +104,9 @@ def test_a_series_too_short_to_learn_from_is_left_out(tmp_path: Path) -> None:
 
 
 def test_sliding_windows_come_once_an_epoch_in_a_new_order() -> None:
-    source = data.source(History([line(500), line(130, 5000)]), asked(data__length=100, data__stride=50, data__batch=4))
+    source = data.source(
+        SeriesCollection([line(500), line(130, 5000)]), asked(data__length=100, data__stride=50, data__batch=4)
+    )
     assert isinstance(source, data.Recorded)
     assert source.windows == 9 + 2
     epochs = batches(source, 6)
@@ -117,14 +119,14 @@ def test_sliding_windows_come_once_an_epoch_in_a_new_order() -> None:
 
 
 def test_windows_start_anywhere_without_a_stride() -> None:
-    source = data.source(History([line(5000)]), asked(data__length=100, data__batch=16))
+    source = data.source(SeriesCollection([line(5000)]), asked(data__length=100, data__batch=16))
     seen = np.concatenate([w.value[:, 0] for w in batches(source, 30)])
     assert len(np.unique(seen)) > 400
     assert source.readings == 5000
 
 
 def test_batches_of_a_token_budget() -> None:
-    history = History([line(size, 1000.0 * size) for size in (30, 60, 90, 300, 310, 800)])
+    history = SeriesCollection([line(size, 1000.0 * size) for size in (30, 60, 90, 300, 310, 800)])
     source = data.source(history, asked(data__length=400, data__stride=200, data__tokens=1000))
     seen = batches(source, 40)
     assert all(w.value.size <= 1000 for w in seen)
@@ -141,17 +143,17 @@ def test_batches_of_a_token_budget() -> None:
 
 
 def test_only_the_recent_past_is_learned_from() -> None:
-    history = History([line(1000), line(120, 5000)])
+    history = SeriesCollection([line(1000), line(120, 5000)])
     few = asked(data__length=50, data__recent=200, data__scaling="minmax")
     source = data.source(history, few)
     assert source.readings == 320
     seen = np.concatenate([w.value.ravel() for w in batches(source, 8)])
     assert seen[seen < 5000].min() >= 800
-    assert data.describe(few, "x", History([line(1000)])).scaling.loc == ((800 + 999) / 2,)
+    assert data.describe(few, "x", SeriesCollection([line(1000)])).scaling.loc == ((800 + 999) / 2,)
 
 
 def test_what_is_missing_is_filled_as_the_recipe_says() -> None:
-    history = History([line(400, gaps=4)])
+    history = SeriesCollection([line(400, gaps=4)])
     learned: dict[str, Windows] = {}
     for how in ("mask", "forward", "interpolate", "forecast"):
         few = asked(data__length=100, data__missing=how)
@@ -171,7 +173,7 @@ def test_what_is_missing_is_filled_as_the_recipe_says() -> None:
 
 def test_held_back_windows_are_as_in_service() -> None:
     """No line drawn to what comes after a gap, nothing augmented, none too old."""
-    history = History([line(400, gaps=4)])
+    history = SeriesCollection([line(400, gaps=4)])
     few = asked(data__length=100, data__missing="interpolate", data__augment__noise=1.0, data__recent=50)
     windows = data.held_back(history, few, n=20)
     assert windows.value.shape == (20, 100)
@@ -183,7 +185,7 @@ def test_held_back_windows_are_as_in_service() -> None:
 
 
 def test_augmentation_reaches_what_is_learned_from() -> None:
-    history = History([line(400)])
+    history = SeriesCollection([line(400)])
     noisy = next(data.source(history, asked(data__length=100, data__augment__noise=0.1)).batches(rng()))
     assert (noisy.value % 1 != 0).all()
     masked = next(data.source(None, asked(data__length=100, data__augment__mask=0.5)).batches(rng()))
@@ -195,9 +197,11 @@ def test_augmentation_reaches_what_is_learned_from() -> None:
 # -- covariates and scale
 
 
-def covered(size: int = 300) -> History:
+def covered(size: int = 300) -> SeriesCollection:
     value = np.arange(float(size))
-    return History([Series(np.arange(size) * MINUTE, value, 0, np.c_[value * 2, np.ones(size)])], ("sun", "site"))
+    return SeriesCollection(
+        [Series(np.arange(size) * MINUTE, value, 0, np.c_[value * 2, np.ones(size)])], ("sun", "site")
+    )
 
 
 def test_covariates_stay_with_their_readings() -> None:
@@ -221,7 +225,7 @@ def test_covariates_that_the_recipe_does_not_mean(names: tuple[str, ...]) -> Non
 
 
 def test_a_scale_for_each_feature() -> None:
-    history = History([line(200), line(200, 1000, feature=2)])
+    history = SeriesCollection([line(200), line(200, 1000, feature=2)])
     scaling = data.describe(asked(data__scaling="minmax"), "x", history).scaling
     assert scaling.loc == (99.5, 0, 1099.5)
     assert scaling.scale == (99.5, 1, 99.5)
@@ -270,5 +274,7 @@ def test_options_name_the_recipe(tmp_path: Path) -> None:
 
 
 def test_batches_never_end() -> None:
-    source: Iterator[Windows] = data.source(History([line(40)]), asked(data__length=16, data__stride=8)).batches(rng())
+    source: Iterator[Windows] = data.source(
+        SeriesCollection([line(40)]), asked(data__length=16, data__stride=8)
+    ).batches(rng())
     assert sum(1 for _ in islice(source, 50)) == 50

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 
 from stream_gru.kafka import tail
 from stream_gru.settings import Settings
-from stream_gru.training.data.topic import Progress, read_topic
+from stream_gru.training.data.topic import TopicProgress, read_topic
 
 PLACE = TopicPartition("readings", 0)
 
@@ -63,6 +63,6 @@ def test_read_to_what_was_the_end(monkeypatch: pytest.MonkeyPatch, limit: int | 
 
     monkeypatch.setattr(tail, "reader", reader)
     history, progress = read_topic(Settings(), limit)
-    assert progress == Progress(190 - first, 0)
+    assert progress == TopicProgress(190 - first, 0)
     assert history.series[0].value.tolist() == list(range(first, 190))
     assert history.series[0].name == "readings-0/a"

@@ -10,11 +10,11 @@ from stream_gru.models.context import Context
 from stream_gru.models.network import Network
 from stream_gru.training import data, fit, report
 from stream_gru.training import recipe as recipes
-from stream_gru.training.data.series import History, Series
-from stream_gru.training.fit import Check, Fitted
+from stream_gru.training.data.series import Series, SeriesCollection
+from stream_gru.training.fit import FitCheck, Fitted
 from stream_gru.training.objective import Quality
-from stream_gru.training.recipe import Plan, Recipe
-from stream_gru.training.report.diagnosis import RULES, Evidence, Finding, diagnose
+from stream_gru.training.recipe import FitPlan, Recipe
+from stream_gru.training.report.diagnosis import RULES, Finding, FitEvidence, diagnose
 from stream_gru.training.report.norms import Norms
 
 N = 12  # checks
@@ -29,7 +29,7 @@ def checks(
     weight: np.ndarray | None = None,
     speed: np.ndarray | None = None,
     skipped: int = 0,
-) -> list[Check]:
+) -> list[FitCheck]:
     """A healthy log, but for what is given."""
     fall = 1 + np.exp(-np.arange(1, N + 1) / 1.5)  # levels off at 1
     loss = fall + 0.05 if loss is None else loss
@@ -38,7 +38,7 @@ def checks(
     weight = np.linspace(19, 22, N) if weight is None else weight
     seconds = np.cumsum(10_000 / (np.full(N, 50_000.0) if speed is None else speed))
     return [
-        Check(
+        FitCheck(
             step=100 * (i + 1),
             seconds=float(seconds[i]),
             readings=10_000 * (i + 1),
@@ -62,14 +62,14 @@ def norms(cell: np.ndarray, heads: np.ndarray) -> Norms:
     )
 
 
-HEALTHY = Evidence(checks(), 3.0, GOOD, norms(np.full(40, 0.1), np.full(40, 0.4)), fresh=19.0)
+HEALTHY = FitEvidence(checks(), 3.0, GOOD, norms(np.full(40, 0.1), np.full(40, 0.4)), fresh=19.0)
 
 
-def kinds(evidence: Evidence) -> list[str]:
+def kinds(evidence: FitEvidence) -> list[str]:
     return [finding.kind for finding in diagnose(evidence)]
 
 
-def finding(evidence: Evidence, kind: str) -> Finding:
+def finding(evidence: FitEvidence, kind: str) -> Finding:
     return next(finding for finding in diagnose(evidence) if finding.kind == kind)
 
 
@@ -102,7 +102,7 @@ def test_a_fit_that_ended_in_its_warm_up_needs_more_steps_not_smaller_ones() -> 
         HEALTHY,
         checks=checks(loss=flat, held_back=flat),
         quality=replace(GOOD, error=[1.3, 1.1]),
-        recipe=Recipe(plan=Plan(warm_up=2000)),
+        recipe=Recipe(plan=FitPlan(warm_up=2000)),
     )
     advice = finding(log, "not_falling").try_next
     assert "--steps 20000" in advice
@@ -166,7 +166,7 @@ def test_a_loss_that_was_still_falling_at_the_end() -> None:
 def test_exploding_gradients_against_the_norm_that_each_member_is_clipped_to(
     members: int, norm: float, found: bool
 ) -> None:
-    recipe = Recipe(network=Network(cells=("gru",) * members), plan=Plan(clip=1.0))
+    recipe = Recipe(network=Network(cells=("gru",) * members), plan=FitPlan(clip=1.0))
     log = replace(HEALTHY, recipe=recipe, checks=checks(gradient=np.full(N, norm)))
     assert ("exploding_gradients" in kinds(log)) is found
 
@@ -292,7 +292,7 @@ def test_every_finding_has_numbers_and_says_what_to_try() -> None:
 # What follows fits for seconds.
 
 
-def history(kind: str, readings: int, series: int) -> History:
+def history(kind: str, readings: int, series: int) -> SeriesCollection:
     rng = np.random.default_rng(1)
     day = np.sin(np.arange(readings) * 2 * np.pi / 24)
     if kind == "days":
@@ -301,10 +301,10 @@ def history(kind: str, readings: int, series: int) -> History:
         make = [rng.normal(size=readings).cumsum() for _ in range(series)]
     else:
         make = [rng.normal(size=readings) for _ in range(series)]
-    return History([Series(np.arange(readings) * 3_600_000, value) for value in make])
+    return SeriesCollection([Series(np.arange(readings) * 3_600_000, value) for value in make])
 
 
-def fitted(of: History, steps: int, **settings: object) -> tuple[Fitted, Recipe]:
+def fitted(of: SeriesCollection, steps: int, **settings: object) -> tuple[Fitted, Recipe]:
     torch.set_num_threads(1)
     small = {"network.hidden": 8, "horizons": [2], "data.length": 48, "data.batch": 4, "plan.chunk": 48}
     recipe = recipes.load(None, {**small, "plan.steps": steps, "plan.check_every": max(1, steps // 10), **settings})
@@ -314,7 +314,7 @@ def fitted(of: History, steps: int, **settings: object) -> tuple[Fitted, Recipe]
     return fit.fit(recipe, data.source(first, recipe), test, description, device="cpu"), recipe
 
 
-def found(of: History, steps: int, **settings: object) -> dict[str, Finding]:
+def found(of: SeriesCollection, steps: int, **settings: object) -> dict[str, Finding]:
     return {finding.kind: finding for finding in report.diagnosed(*fitted(of, steps, **settings))}
 
 

@@ -17,13 +17,13 @@ from stream_gru.errors import BundleError, SettingsError, StreamGruError, Traini
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
 from stream_gru.training import data, fit, recipe
-from stream_gru.training.data.series import History, Series
+from stream_gru.training.data.series import Series, SeriesCollection
 from stream_gru.training.objective import Quality
 from stream_gru.training.tuning import space, tune
 from stream_gru.training.tuning import study as studies
 from stream_gru.training.tuning.space import Choice, Range
 from stream_gru.training.tuning.study import Search
-from stream_gru.training.tuning.tune import Found, Tried
+from stream_gru.training.tuning.tune import SearchResult, Tried
 from tests.support.command_line import stream_gru
 
 BASE = recipe.load(
@@ -43,10 +43,10 @@ SIZES: space.Space = {"hidden": Choice((2, 3, 4, 6)), "learning_rate": Range(1e-
 Loss = Callable[[recipe.Recipe, int], float]
 
 
-def history(n: int = 600) -> History:
+def history(n: int = 600) -> SeriesCollection:
     rng = np.random.default_rng(0)
     values = [10 + np.sin(np.arange(n) / (4 + k)) + rng.normal(0, 0.2, n) for k in range(2)]
-    return History([Series(np.arange(n) * 60_000, value, name=str(k)) for k, value in enumerate(values)])
+    return SeriesCollection([Series(np.arange(n) * 60_000, value, name=str(k)) for k, value in enumerate(values)])
 
 
 class FakeFit:
@@ -62,11 +62,11 @@ class FakeFit:
     def __call__(
         self,
         whole: recipe.Recipe,
-        source: data.Source,
+        source: data.WindowSource,
         held_back: data.Windows,
         description: bundle.Description,
         *,
-        stop: Callable[[fit.Check], bool] | None = None,
+        stop: Callable[[fit.FitCheck], bool] | None = None,
         device: str = "auto",
     ) -> fit.Fitted:
         assert source.readings == 2 * 480  # the past alone
@@ -78,7 +78,7 @@ class FakeFit:
             loss = self.loss(whole, number)
             self.checks[-1] = number
             self.between()
-            check = fit.Check(number, 0.0, 0, loss, loss, 1e-3, 1.0, 1.0, 0, [loss / 10] * 3, [0.9] * 3)
+            check = fit.FitCheck(number, 0.0, 0, loss, loss, 1e-3, 1.0, 1.0, 0, [loss / 10] * 3, [0.9] * 3)
             if stop is not None and stop(check):
                 stopped = "pruned"
                 break
@@ -99,7 +99,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeFit:
     return made
 
 
-def search(out: Path, dimensions: space.Space = SIZES, **options: Any) -> Found:
+def search(out: Path, dimensions: space.Space = SIZES, **options: Any) -> SearchResult:
     return tune.tune(BASE, dimensions, history(), Search(**{"pruner": "none", **options}), out, device="cpu")
 
 
@@ -187,7 +187,7 @@ def test_a_study_goes_on_under_its_name(tmp_path: Path, fake: FakeFit) -> None:
     study = f"sqlite:///{tmp_path / 'study.db'}"
     counts: list[int] = []
 
-    def go(name: str, trials: int, out: str = "out") -> Found:
+    def go(name: str, trials: int, out: str = "out") -> SearchResult:
         asked = Search("random", "none", trials=trials, name=name, storage=study)
         return tune.tune(BASE, SIZES, history(), asked, tmp_path / out, begin=counts.append)
 
@@ -221,7 +221,7 @@ def test_a_study_goes_on_under_its_name(tmp_path: Path, fake: FakeFit) -> None:
 def test_a_study_of_something_else_is_refused(
     tmp_path: Path, fake: FakeFit, change: dict[str, Any], message: str
 ) -> None:
-    def go(**changes: Any) -> Found:
+    def go(**changes: Any) -> SearchResult:
         goal = changes.pop("goal", "loss")
         asked = {"base": BASE, "dimensions": SIZES, "history": history(), **changes}
         storage = str(tmp_path / "study.db")
@@ -328,7 +328,7 @@ def test_trials_are_short_unless_the_recipe_says_otherwise() -> None:
     plain = tune.budget(recipe.load(None))
     assert (plain.plan.minutes, plain.plan.steps, plain.plan.check_every) == (1.0, None, 50)
     assert tune.budget(recipe.load(None, {"plan.minutes": 3.0}), 200).plan.model_dump() == {
-        **recipe.Plan().model_dump(),
+        **recipe.FitPlan().model_dump(),
         "steps": 200,
         "check_every": 20,
     }
