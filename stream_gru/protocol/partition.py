@@ -11,7 +11,7 @@ The life of a partition, as its caller runs it::
     # restore rows; while not partition.settled: a checkpoint and a commit, as below; seek(partition.position)
 
     batch = partition.begin(offsets)                       # a batch's records are about to be stepped
-    partition.stepped(batch)                               # rows and outputs of all of them exist
+    partition.stepped(batch)                               # their rows are; until then the partition is `torn`
     partition.acknowledged(batch)                          # later: every output is acknowledged, or none was due
 
     checkpoint = partition.cut()                           # and in the same turn copy the changed rows
@@ -229,7 +229,7 @@ class Partition:
         return batch
 
     def stepped(self, batch: Batch) -> None:
-        """The rows reflect the batch, and its outputs exist."""
+        """The rows reflect the batch. What it says must be on its way out before anything else happens (R5)."""
         batch.stepped = True
 
     def acknowledged(self, batch: Batch) -> bool:
@@ -257,6 +257,14 @@ class Partition:
         return len(self._in_flight)
 
     @property
+    def torn(self) -> bool:
+        """A batch was begun and not stepped: rows may be ahead of outputs that nobody will see. For ever, if it raised.
+
+        Then nothing is stored any more, and the owner does not hand over: its end is an unclean one (R5, R21).
+        """
+        return any(not batch.stepped for batch in self._in_flight)
+
+    @property
     def changed(self) -> bool:
         """The position is not the stored one."""
         return self.active and self.position != self.stored
@@ -279,7 +287,7 @@ class Partition:
         The caller copies the changed rows and clears their marks before anything else happens.
         """
         owner = self._current()
-        if any(not batch.stepped for batch in self._in_flight):
+        if self.torn:
             raise ValueError(f"{self.id}: a cut inside a batch would tear rows and offset apart")
         if self.pending is not None:
             return None

@@ -13,7 +13,8 @@ from stream_gru.engine.arena import Cut
 from stream_gru.engine.row import as_bytes
 from stream_gru.errors import BrokerError, FencedError
 from stream_gru.protocol.partition import Checkpoint
-from stream_gru.stores import Outcome
+from stream_gru.stores import Outcome, Write
+from stream_gru.worker.fences import Fences
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.patience import RETRY_S, Patience
 
@@ -23,10 +24,10 @@ log = logging.getLogger(__name__)
 class Checkpointer:
     """Writes checkpoints of live partitions, one cut at a time."""
 
-    def __init__(self, parts: Parts, patience: Patience, fenced: Callable[[Live], None]) -> None:
+    def __init__(self, parts: Parts, patience: Patience, fences: Fences) -> None:
         self._parts = parts
         self._patience = patience
-        self._fenced = fenced
+        self._fences = fences
         self._lock = asyncio.Lock()
 
     async def checkpoint(self, lives: Callable[[], Sequence[Live]]) -> None:
@@ -51,7 +52,27 @@ class Checkpointer:
                 *(self._write(live, point, cuts[live.handle], topics[live.tp.topic])
                   for live, point in points.items())
             )  # fmt: skip
-            await self._commit([live for live in points if live.state.owner == live.owner])
+            await self._commit([live for live in points if live.held])
+
+    async def adopt(self, live: Live) -> None:
+        """Write the pending reload of a partition: every row dropped, the new identity, the same owner (rule R18)."""
+        point, state = live.state.pending, live.state
+        if point is None or point.identity is None:
+            return  # lost meanwhile
+        writes = state.writes(point, (), (), 1, state.identity.topic_id)
+        if await self._sent(live, writes):
+            state.confirmed(point)
+            live.series, live.complete = 0, True
+
+    async def _sent(self, live: Live, writes: Sequence[Write]) -> bool:
+        """Whether the store took the writes; it did not where the partition was lost before it answered."""
+        outcome = await self._patience(lambda: self._parts.store.write(live.id, writes), lambda: live.held)
+        if not live.held:
+            return False
+        if outcome is Outcome.FENCED:
+            self._fences.met(live)
+            return False
+        return True
 
     async def _write(self, live: Live, point: Checkpoint, cut: Cut, topic_id: str) -> None:
         if live.acks:
@@ -64,12 +85,7 @@ class Checkpointer:
             )
         except FencedError:
             return  # released while it waited
-        store = self._parts.store
-        outcome = await self._patience(lambda: store.write(live.id, writes), lambda: state.owner == live.owner)
-        if state.owner != live.owner:
-            return
-        if outcome is Outcome.FENCED:
-            self._fenced(live)
+        if not await self._sent(live, writes):
             return
         state.confirmed(point)
         self._parts.engine.arena.confirm(live.handle)
@@ -82,13 +98,13 @@ class Checkpointer:
         """Rule R14: is what nothing happened to still ours?"""
         known = [(live.id, live.owner, live.state.confirmed_seq) for live in idle]
         outcomes = await self._patience(
-            lambda: self._parts.store.probes(known), lambda: any(live.state.owner == live.owner for live in idle)
+            lambda: self._parts.store.probes(known), lambda: any(live.held for live in idle)
         )
         for live, outcome in zip(idle, outcomes or (), strict=False):
-            if live.state.owner != live.owner:
+            if not live.held:
                 continue
             if outcome is Outcome.FENCED:
-                self._fenced(live)
+                self._fences.met(live)
             else:
                 live.checkpointed = time.monotonic()
 
@@ -106,12 +122,12 @@ class Checkpointer:
                 log.info("Kafka did not take the commits of %d partitions: %s", len(commits), error)
                 return
         for live, commit in commits.items():
-            if live.state.owner == live.owner:
+            if live.held:
                 live.state.committed(commit)
 
     async def _topic_ids(self, names: set[str], lives: Sequence[Live]) -> dict[str, str]:
         """Rule R17; a broker that does not answer, and a topic that is gone, are waited for, while any is ours."""
-        while any(live.state.owner == live.owner for live in lives):
+        while any(live.held for live in lives):
             try:
                 found = await self._parts.cluster.topics(names)
                 if gone := sorted(names - found.keys()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stream_gru.worker.source import Source
 
 log = logging.getLogger(__name__)
 
-_FOLLOW_S = 10.0
+_FOLLOW_S = 10.0  # between two looks at the group's model, where nobody asks for one
 
 
 class Control:
@@ -83,9 +84,13 @@ class Control:
                 await self._serve(bundle)
 
     async def follow(self) -> None:
-        """Catch up now and then; never returns."""
+        """Catch up now and then, and at once where a partition can't be taken without; never returns."""
+        outdated = self._assignment.outdated
         while True:
-            await asyncio.sleep(_FOLLOW_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FOLLOW_S):
+                    await outdated.wait()
+            outdated.clear()
             await self.catch_up()
 
     async def report(self) -> dict[str, Any]:
@@ -128,6 +133,6 @@ class Control:
             self._assignment.begin_anew()
             log.info("serving %s from now on; every series starts afresh", bundle.name)
             parts.metrics.model.info({"name": bundle.name, "digest": bundle.digest})
-            await asyncio.gather(*map(self._assignment.adopt, list(parts.live.values())))
+            await asyncio.gather(*map(self._checkpointer.adopt, list(parts.live.values())))
         finally:
             self._source.resume()

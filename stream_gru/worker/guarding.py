@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from stream_gru.codecs import Codec, Decoded
 from stream_gru.columns import Ints
 from stream_gru.protocol.guard import ALONE, DEATHS
 from stream_gru.records.dead_letters import Reason
+from stream_gru.worker.intake import Polled
 from stream_gru.worker.live import Live, Parts
 
 log = logging.getLogger(__name__)
@@ -49,43 +49,35 @@ class Guarding:
         """How many of `records` to ask of a partition: few until what was there when its last owner ended is read."""
         return min(records, ALONE) if live.state.position < live.calm else records
 
-    async def tries(self, spans: Sequence[tuple[Live, int, int]]) -> None:
+    async def tries(self, polled: Polled) -> None:
         """Say that these records, first to last of each partition, are about to be scored."""
-        for live, first, last in spans:
-            live.guard = live.guard.tries(first, last)
-        await self._parts.store.mark_soon([(live.id, live.owner, str(live.guard)) for live, _, _ in spans])
+        for rows in polled.spans:
+            first, last = polled.offset[rows.start], polled.offset[rows.stop - 1]
+            rows.live.guard = rows.live.guard.tries(int(first), int(last))
+        await self.tell([rows.live for rows in polled.spans])
 
     async def set_aside(self, live: Live) -> None:
         """There are no records to be had of it now: the others may go first."""
         live.guard = live.guard.past(live.state.position)
-        await self._parts.store.mark_soon([(live.id, live.owner, str(live.guard))])
+        await self.tell([live])
         self._aside[live] = time.monotonic() + _ASIDE_S
 
-    async def read(
-        self,
-        live: Live,
-        records: Sequence[Any],
-        ready: Callable[[], Awaitable[bool]],
-        score: Callable[[Sequence[Any], bool], Awaitable[None]],
-    ) -> None:
-        """Score records of a partition with suspects, piece by piece.
+    def blames(self, live: Live, offsets: Sequence[int]) -> bool:
+        """Whether this piece is a record that is a dead letter unread."""
+        blamed = live.guard.blames(offsets)
+        if blamed is None:
+            return False
+        if blamed is not live.guard:
+            log.error(
+                "%s: %d workers in a row ended while they scored the record at offset %d; it is a dead letter now",
+                live.id, DEATHS, offsets[0],
+            )  # fmt: skip
+        live.guard = blamed
+        return True
 
-        `ready` waits until one may be scored, and says False when none may any more; `score` is told whether the piece
-        is a dead letter unread.
+    async def tell(self, lives: Sequence[Live]) -> None:
+        """Leave word of what is being scored; before the turn of another partition with suspects, that nothing is.
+
+        Else what ends the worker in that turn would be blamed on the last record of this one.
         """
-        offsets = [record.offset for record in records]
-        for piece in live.guard.pieces(offsets):
-            some = offsets[piece]
-            if not await ready():
-                break
-            blamed = live.guard.blames(some)
-            if blamed is not None and blamed is not live.guard:
-                log.error(
-                    "%s: %d workers in a row ended while they scored the record at offset %d; it is a dead letter now",
-                    live.id, DEATHS, some[0],
-                )  # fmt: skip
-            live.guard = blamed or live.guard
-            await score(records[piece], blamed is not None)
-            live.guard = live.guard.past(some[-1] + 1)
-        # Before another partition's turn: what ends the worker then would be blamed on the last record of this one.
-        await self._parts.store.mark_soon([(live.id, live.owner, str(live.guard))])
+        await self._parts.store.mark_soon([(live.id, live.owner, str(live.guard)) for live in lives])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -14,14 +14,16 @@ from stream_gru.columns import Ints, Readings
 from stream_gru.errors import FencedError
 from stream_gru.kafka import unpacking
 from stream_gru.kafka.unpacking import Unreadable
-from stream_gru.protocol.partition import record_crc
+from stream_gru.protocol.partition import Batch, record_crc
 from stream_gru.records.dead_letters import Reason
+from stream_gru.worker.fences import Fences
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.patience import Patience
+from stream_gru.worker.room import Room
 
 
 @dataclass(slots=True)
-class Span:
+class PartitionRows:
     """One partition's rows ``start:stop`` of a batch."""
 
     live: Live
@@ -34,7 +36,7 @@ class Span:
 class Polled:
     """N records of several partitions as columns."""
 
-    spans: list[Span]
+    spans: list[PartitionRows]
     keys: list[bytes | None]
     payloads: list[bytes | None]
     timestamp: Ints  # (N,) Kafka's own, epoch ms
@@ -55,13 +57,13 @@ class Admitted:
 
 def flatten(polled: Mapping[TopicPartition, Sequence[Any]], live: Mapping[TopicPartition, Live]) -> Polled:
     """Columns of what `getmany` returned; records of partitions that are not live are left for whoever owns them."""
-    spans: list[Span] = []
+    spans: list[PartitionRows] = []
     records: list[Any] = []
     for tp, some in polled.items():
         if (owner := live.get(tp)) is not None and some:
             start, last = len(records), some[-1]
             records += some
-            spans.append(Span(owner, start, len(records), record_crc(last.key, last.value)))
+            spans.append(PartitionRows(owner, start, len(records), record_crc(last.key, last.value)))
     payloads = [record.value for record in records]
     return Polled(
         spans,
@@ -74,21 +76,36 @@ def flatten(polled: Mapping[TopicPartition, Sequence[Any]], live: Mapping[TopicP
     )
 
 
+class Begun(NamedTuple):
+    """A partition's records of a batch that is being scored, or whose outputs are on their way."""
+
+    live: Live
+    batch: Batch
+
+
+def begin(polled: Polled) -> list[Begun]:
+    """Tell every partition that its records of this batch are about to be stepped: the position moves behind them."""
+    return [
+        Begun(rows.live, rows.live.state.begin(polled.offset[rows.start : rows.stop], rows.crc))
+        for rows in polled.spans
+    ]
+
+
+def stepped(begun: Sequence[Begun]) -> None:
+    """Tell every partition that its rows reflect this batch: from now on a cut may come."""
+    for one in begun:
+        one.live.state.stepped(one.batch)
+
+
 class Admission:
     """Gives every good reading the slot of its series. The only place where the source waits for the store."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        patience: Patience,
-        make_room: Callable[[int], Awaitable[None]],
-        fenced: Callable[[Live], None],
-    ) -> None:
+    def __init__(self, parts: Parts, patience: Patience, room: Room, fences: Fences) -> None:
         unpacking.limit(parts.settings.input.max_batch_bytes)
         self._parts = parts
-        self._fenced = fenced
         self._patience = patience
-        self._make_room = make_room  # until so many slots are free
+        self._room = room
+        self._fences = fences
 
     async def admit(self, polled: Polled, decoded: Decoded) -> Admitted:
         """Rows that can't be admitted are added to ``decoded.bad``. Drops the spans of partitions lost meanwhile."""
@@ -100,7 +117,7 @@ class Admission:
                 slots[span.start : span.stop] = await self._span(span, decoded)
             except FencedError:
                 if self._mine(span.live):
-                    self._fenced(span.live)
+                    self._fences.met(span.live)
         polled.spans[:] = [span for span in polled.spans if self._mine(span.live)]
         mine = np.zeros(len(polled), bool)
         for span in polled.spans:
@@ -109,7 +126,7 @@ class Admission:
         readings = Readings(slots[index], polled.offset[index], decoded.timestamp[index], decoded.value[index])
         return Admitted(index, readings)
 
-    async def _span(self, span: Span, decoded: Decoded) -> Ints:
+    async def _span(self, span: PartitionRows, decoded: Decoded) -> Ints:
         arena, live = self._parts.engine.arena, span.live
         if not self._mine(live):  # its rows are gone from the arena, and its handle may be another partition's
             raise FencedError(f"{live.id}: lost while the batch waited")
@@ -128,7 +145,7 @@ class Admission:
         stored = await self._load(live, wanted)
         new = [key for key in wanted if key not in stored]
         allowed = max(0, self._parts.settings.state.max_series - live.series)
-        await self._make_room(len(stored) + min(len(new), allowed))
+        await self._room.make(len(stored) + min(len(new), allowed))
         if not self._mine(live):
             raise FencedError(f"{live.id}: lost while room was made")
         arena.insert(live.handle, list(stored), list(stored.values()))

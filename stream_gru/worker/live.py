@@ -39,6 +39,11 @@ class Live:
     guard: Guard = field(default_factory=Guard)  # what must be read with care (rule R21)
     calm: int = 0  # below it batches are small: an owner before this one ended, and may do so again
 
+    @property
+    def held(self) -> bool:
+        """Whether it is still this assignment's: not revoked, fenced or claimed anew."""
+        return self.state.owner == self.owner
+
 
 @dataclass(slots=True)
 class Parts:

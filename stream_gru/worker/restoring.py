@@ -1,21 +1,27 @@
-"""Taking one partition: the fence, then its rows into the arena."""
+"""Taking one partition, the fence and then its rows into the arena; and handing partitions over."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
+from stream_gru.errors import StoreError
 from stream_gru.kafka.cluster import Topic
 from stream_gru.protocol import guard
 from stream_gru.protocol.partition import Opening, Partition, Policy, Start
-from stream_gru.stores import Assigned, Identity, PartitionId
+from stream_gru.stores import Assigned, Identity, PartitionId, Store
+from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.live import Live, Parts
+from stream_gru.worker.side_by_side import side_by_side
 
 log = logging.getLogger(__name__)
+
+_HAND_OVER_S = 1.0  # a revocation, or the end of the process, waits for it
 
 
 @dataclass(slots=True)
@@ -29,12 +35,11 @@ class Claimed:
 
 
 class Restoring:
-    """What is done for each partition of an assignment; in which order, and again when it fails, `assignment` knows."""
+    """What is done for each partition of an assignment; in which order, and again when it fails, `taking` knows."""
 
-    def __init__(self, parts: Parts, adopt: Callable[[Live], Awaitable[None]]) -> None:
-        """`adopt` writes the reload that a partition of a replaced model begins with."""
+    def __init__(self, parts: Parts, checkpointer: Checkpointer) -> None:
         self._parts = parts
-        self._adopt = adopt
+        self._checkpointer = checkpointer
 
     async def claim(self, tp: TopicPartition, topic: Topic) -> Claimed:
         """The fence."""
@@ -62,7 +67,7 @@ class Restoring:
         try:
             if opening.adopts:
                 log.warning("%s: its rows are of a model that a reload replaced; its series start afresh", live.id)
-                await self._adopt(live)
+                await self._checkpointer.adopt(live)
             else:
                 await self._fill(live)
         except BaseException:
@@ -96,3 +101,20 @@ class Restoring:
                 "%s: gap: records [%d, %d) are gone from Kafka and were never scored",
                 state.id, opening.gap.start, opening.gap.end,
             )  # fmt: skip
+
+
+async def hand_over(store: Store, leaving: Collection[Live]) -> None:
+    """Tell the store that these partitions' owner ends as it should (rule R21). Quick, or not at all.
+
+    Nothing is told of a partition whose last batch ended within its step: what was in it may be what ended the owner.
+    """
+
+    async def tell(live: Live) -> None:
+        if live.held and not live.state.torn:
+            await store.mark(live.id, live.owner, live.guard.left(live.state.stored or 0))
+
+    try:
+        async with asyncio.timeout(_HAND_OVER_S):
+            await side_by_side(leaving, tell)
+    except (StoreError, TimeoutError) as error:
+        log.info("the store was not told that partitions were handed over: %s", error)

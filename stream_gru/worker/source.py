@@ -1,4 +1,4 @@
-"""The loop that takes readings in: poll, decode, admit, step, hand over to the outbox."""
+"""The loop that takes readings in. `Source._score` is the way of every record, from top to bottom."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from stream_gru.engine.arena import ArenaFullError
+from stream_gru.columns import Forecasts, Readings
 from stream_gru.kafka import unpacking
 from stream_gru.process.watchdog import Watchdog
 from stream_gru.worker.assignment import Assignment
-from stream_gru.worker.checkpoint import Checkpointer
+from stream_gru.worker.encoder import Encoder
 from stream_gru.worker.guarding import Guarding, refused
-from stream_gru.worker.intake import Admission, flatten
+from stream_gru.worker.intake import Admission, Polled, begin, flatten, stepped
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.outbox import Outbox
-from stream_gru.worker.patience import Patience
 
-_POLL_MS = 200
-_WAIT_S = 1.0
-_FIRST_BATCH = 512
+_POLL_MS = 200  # for a record to come where there is none: as long as a `stop` may have to wait
+_TURN_S = 1.0  # the longest wait without a turn for the watchdog
+_FIRST_BATCH_RECORDS = 512  # small, until a step has told what a batch costs
 _STEP_S = 0.2  # how long one step may keep the event loop, and with it the heartbeats, waiting
+_UNSET_S = 0.02  # between two polls of a partition whose position is about to be set
 
-Polled = Mapping[TopicPartition, Sequence[Any]]
+Fetched = Mapping[TopicPartition, Sequence[Any]]
 
 
 def fitting(most: int, took: float, limit: int) -> int:
@@ -39,26 +39,24 @@ def fitting(most: int, took: float, limit: int) -> int:
 
 
 class Source:
-    """One task. Everything from a batch's step to the outbox is one turn of the event loop, so that a cut, which is
-    another, always falls between two batches."""
+    """One task: polls, and scores what it gets, batch after batch."""
 
     def __init__(
-        self, parts: Parts, watchdog: Watchdog, outbox: Outbox, checkpointer: Checkpointer, assignment: Assignment
+        self, parts: Parts, watchdog: Watchdog, admission: Admission, outbox: Outbox, assignment: Assignment
     ) -> None:
         self._parts = parts
         self._watchdog = watchdog
-        self._outbox = outbox
-        self._checkpointer = checkpointer
-        self._assignment = assignment
-        self._patience = Patience(parts.health, parts.metrics, watchdog.turn)
-        self._admission = Admission(parts, self._patience, self._make_room, assignment.fenced)
         self._guarding = Guarding(parts)
+        self._admission = admission
+        self._encoder = Encoder(parts)
+        self._outbox = outbox
+        self._assignment = assignment
         self._open = asyncio.Event()
         self._open.set()
         self._idle = asyncio.Event()
         self._stopping = False
         self._first: TopicPartition | None = None  # to poll
-        self._most = min(_FIRST_BATCH, parts.settings.worker.max_batch)  # readings to ask for
+        self._most = min(_FIRST_BATCH_RECORDS, parts.settings.worker.max_batch)  # readings to ask for
 
     def stop(self) -> None:
         """Let `run` return after the batch in hand."""
@@ -70,7 +68,7 @@ class Source:
         self._open.clear()
         await self._idle.wait()
         while self._outbox.inflight:
-            await self._outbox.progress(_WAIT_S)
+            await self._outbox.progress(_TURN_S)
 
     def resume(self) -> None:
         """Go on after `hold`."""
@@ -100,18 +98,18 @@ class Source:
         if not self._open.is_set():
             self._idle.set()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_WAIT_S):
+                async with asyncio.timeout(_TURN_S):
                     await self._open.wait()
             return True
         settings, now = self._parts.settings, time.monotonic()
         late = settings.state.checkpoint_interval_s + settings.state.request_timeout_s
         stale = any(now - live.checkpointed > late for live in self._parts.live.values())
         if stale or self._outbox.inflight >= settings.worker.max_inflight:
-            await self._outbox.progress(_WAIT_S)
+            await self._outbox.progress(_TURN_S)
             return True
         return False
 
-    async def _poll(self) -> Polled:
+    async def _poll(self) -> Fetched:
         """A share of each partition's readings; if there are none, whatever comes first within a while.
 
         With shares a batch has many series, which makes few waves, and its outputs go out to all partitions at once.
@@ -135,7 +133,7 @@ class Source:
             await asyncio.sleep(_POLL_MS / 1000)
         return self._ours(polled, before)
 
-    def _ours(self, polled: dict[TopicPartition, Sequence[Any]], before: Mapping[TopicPartition, Live]) -> Polled:
+    def _ours(self, polled: dict[TopicPartition, Sequence[Any]], before: Mapping[TopicPartition, Live]) -> Fetched:
         """Without records that must be asked for again, because a rebalance came between `before` and now.
 
         Of those of a partition that was live before nobody can tell to which of its two assignments they belong; those
@@ -160,28 +158,33 @@ class Source:
                 await self._guarding.set_aside(live)
             return
 
-        async def ready() -> bool:
-            while not self._stopping and await self._held():
-                self._watchdog.turn()
-            return not self._stopping and self._parts.live.get(live.tp) is live
+        offsets = [record.offset for record in records]
+        for piece in live.guard.pieces(offsets):
+            if not await self._ready(live):
+                break
+            unread = self._guarding.blames(live, offsets[piece])
+            await self._score({live.tp: records[piece]}, unread=unread)
+            live.guard = live.guard.past(offsets[piece][-1] + 1)
+        await self._guarding.tell([live])
 
-        async def score(some: Sequence[Any], unread: bool) -> None:
-            self._idle.clear()
-            await self._score({live.tp: some}, unread=unread)
+    async def _ready(self, live: Live) -> bool:
+        """Wait until a piece may be scored; False when none may any more."""
+        while not self._stopping and await self._held():
+            self._watchdog.turn()
+        self._idle.clear()
+        return not self._stopping and self._parts.live.get(live.tp) is live
 
-        await self._guarding.read(live, records, ready, score)
-
-    async def _getmany(self, *partitions: TopicPartition, timeout_ms: int, max_records: int) -> Polled:
+    async def _getmany(self, *partitions: TopicPartition, timeout_ms: int, max_records: int) -> Fetched:
         """A rebalance may keep aiokafka's `getmany` far longer than its timeout; that is no stall."""
         consumer = self._parts.consumer
         poll = asyncio.ensure_future(consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records))
         while not poll.done():
-            await asyncio.wait({poll}, timeout=_WAIT_S)
+            await asyncio.wait({poll}, timeout=_TURN_S)
             self._watchdog.turn()
         try:
-            polled: Polled = poll.result()
+            polled: Fetched = poll.result()
         except NoOffsetForPartitionError:
-            await asyncio.sleep(0.02)  # a partition that is about to be restored and sought
+            await asyncio.sleep(_UNSET_S)  # a partition that is about to be restored and sought
             return {}
         except OffsetOutOfRangeError as error:
             for tp in error.args[0]:
@@ -189,7 +192,7 @@ class Source:
             return {}
         return polled
 
-    async def _pass_over(self, polled: Polled) -> None:
+    async def _pass_over(self, polled: Fetched) -> None:
         """Follow the consumer past offsets without records for us, such as aborted transactions at a log's end."""
         for tp, live in list(self._parts.live.items()):
             if tp not in polled and live.state.active:
@@ -205,20 +208,15 @@ class Source:
         highwater = self._parts.consumer.highwater
         return any((highwater(tp) or 0) > live.state.position for tp, live in self._parts.live.items())
 
-    async def _score(self, records: Polled, *, unread: bool = False) -> None:
-        """One batch, as far as the outbox; `unread`: as dead letters, without a look at them."""
+    async def _score(self, records: Fetched, *, unread: bool = False) -> None:
+        """The way of a batch; a checkpoint and a commit follow by the clock. `unread`: as dead letters, unseen."""
         parts, stage = self._parts, self._parts.metrics.stage
         polled = flatten(records, parts.live)
         if not len(polled):
             return
         if not unread:
-            offsets = polled.offset
-            await self._guarding.tries(
-                [(s.live, int(offsets[s.start]), int(offsets[s.stop - 1])) for s in polled.spans]
-            )
-        parts.metrics.batch.observe(len(polled))
-        parts.metrics.runs.inc()
-        stage.labels("queue").observe(max(0.0, time.time() - int(polled.timestamp.min()) / 1000))
+            await self._guarding.tries(polled)
+        self._measure(polled)
         with stage.labels("decode").time():
             if unread:
                 decoded = refused(parts.codec, polled.timestamp)
@@ -226,25 +224,26 @@ class Source:
                 decoded = parts.codec.decode(polled.keys, polled.payloads, polled.timestamp)
         with stage.labels("load").time():
             admitted = await self._admission.admit(polled, decoded)
+        # From here on nothing is awaited: a cut is another turn of the event loop, and falls between two batches. Where
+        # one of these raises, its batch stays begun and no cut is made any more.
+        begun = begin(polled)
         with stage.labels("step").time():
-            began = time.perf_counter()
-            forecasts = parts.engine.step(admitted.readings)
-            took = time.perf_counter() - began
-        self._most = fitting(self._most, took, parts.settings.worker.max_batch)
-        self._outbox.put(polled, decoded, admitted, forecasts)
+            forecasts = self._step(admitted.readings)
+        stepped(begun)
+        with stage.labels("encode").time():
+            outputs = self._encoder.encode(polled, decoded, admitted, forecasts)
+        self._outbox.put(outputs, begun)
 
-    async def _make_room(self, n: int) -> None:
-        """Evict until `n` rows fit; where too many have changed, a checkpoint comes first (rules R7, R8)."""
-        arena, parts = self._parts.engine.arena, self._parts
-        while True:
-            try:
-                evicted = arena.make_room(n)
-                break
-            except ArenaFullError:
-                self._watchdog.turn()
-                await self._checkpointer.checkpoint(lambda: list(parts.live.values()))
-        owners: dict[int, Live] = {live.handle: live for live in parts.live.values()}
-        for handle, series in evicted.items():
-            parts.metrics.evictions.inc(len(series))
-            if handle in owners:
-                owners[handle].complete = False
+    def _measure(self, polled: Polled) -> None:
+        metrics = self._parts.metrics
+        metrics.batch.observe(len(polled))
+        metrics.runs.inc()
+        metrics.stage.labels("queue").observe(max(0.0, time.time() - int(polled.timestamp.min()) / 1000))
+
+    def _step(self, readings: Readings) -> Forecasts:
+        """Step, and learn from how long it took how much to ask for next."""
+        began = time.perf_counter()
+        forecasts = self._parts.engine.step(readings)
+        took = time.perf_counter() - began
+        self._most = fitting(self._most, took, self._parts.settings.worker.max_batch)
+        return forecasts

@@ -21,7 +21,7 @@ from stream_gru.engine.stepper import Stepper
 from stream_gru.kafka.commits import Commits
 from stream_gru.protocol.partition import Partition
 from stream_gru.stores.redis import RedisStore
-from stream_gru.worker.outbox import Outbox
+from stream_gru.worker.encoder import Encoder
 from stream_gru.worker.source import Source
 from tests.support.forked import work
 
@@ -50,7 +50,7 @@ class Sentence:
 
 def scored(die: Sentence) -> None:
     """After the step, before the outputs are encoded."""
-    _before(Outbox, "put", die)
+    _before(Encoder, "encode", die)
 
 
 def produced(die: Sentence) -> None:

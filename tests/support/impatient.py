@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from stream_gru.worker import assignment, control
+from stream_gru.worker import control, topic_watch
 from tests.support.forked import work
 
 
 def main() -> None:
     """For `tests.support.forked.Worker`."""
-    assignment._LOOK_S = control._FOLLOW_S = 1.0
+    topic_watch._LOOK_S = control._FOLLOW_S = 1.0
     work()

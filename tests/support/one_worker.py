@@ -24,7 +24,7 @@ from stream_gru.protocol.partition import Commit
 from stream_gru.settings import Kafka, Metrics, Model, Settings, State
 from stream_gru.settings import Worker as Limits
 from stream_gru.stores import PartitionId, Store
-from stream_gru.worker import assignment, control, worker
+from stream_gru.worker import clients, control, taking, topic_watch, worker
 from stream_gru.worker.worker import Worker
 
 TOPIC = "readings"
@@ -313,9 +313,9 @@ def player(monkeypatch: pytest.MonkeyPatch) -> Play:
     async def play(
         world: World, *, kafka: Any = None, state: Any = None, name: str | None = None
     ) -> AsyncIterator[Stage]:
-        monkeypatch.setattr(worker, "AIOKafkaConsumer", lambda **options: Consumer(world, **options))
+        monkeypatch.setattr(clients, "AIOKafkaConsumer", lambda **options: Consumer(world, **options))
         for module, made in (("Cluster", Cluster), ("Publisher", Publisher), ("Commits", Commits)):
-            monkeypatch.setattr(worker, module, kind(world, made))
+            monkeypatch.setattr(clients, module, kind(world, made))
 
         async def diagnose(_: Kafka) -> BrokerError | None:
             return world.cause
@@ -344,8 +344,8 @@ def player(monkeypatch: pytest.MonkeyPatch) -> Play:
 
     for module, name, value in (
         (worker, "RETRY_S", 0.01),
-        (assignment, "RETRY_S", 0.01),
-        (assignment, "_LOOK_S", 0.02),
+        (taking, "RETRY_S", 0.01),
+        (topic_watch, "_LOOK_S", 0.02),
         (control, "_FOLLOW_S", 0.05),
     ):
         monkeypatch.setattr(module, name, value)

@@ -21,6 +21,7 @@ from stream_gru.models import bundle
 from stream_gru.protocol.guard import handed_over
 from stream_gru.settings import Kafka
 from stream_gru.stores.memory import MemoryStore
+from stream_gru.worker import session
 from stream_gru.worker import worker as module
 from tests.support.one_worker import CLIENTS, FIRST, TOPIC, Play, World
 
@@ -279,9 +280,9 @@ async def test_outputs_that_are_not_acknowledged_are_no_readiness(
         publisher = world.publisher
         assert publisher is not None
         publisher.oldest_unacknowledged_s = SILENT_S + 1
-        assert "has not acknowledged outputs for 9 s" in (stage.worker._unsent(publisher) or "")  # type: ignore[arg-type]
+        assert "has not acknowledged outputs for 9 s" in (session.unsent(publisher) or "")  # type: ignore[arg-type]
         publisher.oldest_unacknowledged_s = SILENT_S - 1
-        assert stage.worker._unsent(publisher) is None  # type: ignore[arg-type]
+        assert session.unsent(publisher) is None  # type: ignore[arg-type]
 
 
 async def test_offsets_without_records_are_passed_over(world: World, play: Play) -> None:
