@@ -16,7 +16,7 @@ from redis.asyncio.connection import Connection
 from stream_gru import stores
 from stream_gru.errors import SettingsError, StoreError, StoreUnavailableError
 from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Store, Write
-from stream_gru.stores.redis import WRITE, _header
+from stream_gru.stores._redis_scripts import WRITE, header
 from stream_gru.tools.embedded import RedisServer, free_port
 from tests.support.freezing import freeze
 
@@ -251,7 +251,7 @@ async def test_a_call_ends_when_it_is_cancelled_at_whatever_turn(
         mine = await owned(store, partition)
         for turns in range(400):
             if fresh:
-                await store._pool.disconnect()  # type: ignore[attr-defined] # connecting has many turns
+                await store._calls._pool.disconnect()  # type: ignore[attr-defined] # connecting has many turns
             call = asyncio.create_task(store.probe(partition, mine, 0))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -304,7 +304,7 @@ async def test_control_fields_of_another_version_are_refused(any_redis: RedisSer
 
 def test_a_packed_command_is_the_one_that_the_client_would_send() -> None:
     rest = [b"series \r\n", b"", b"x" * 5000]
-    packed = WRITE.pack([b"k1", b"k2"], [b"owner", b"1", b""], [[part for r in rest for part in (_header[len(r)], r)]])
+    packed = WRITE.pack([b"k1", b"k2"], [b"owner", b"1", b""], [[part for r in rest for part in (header[len(r)], r)]])
     wanted = Connection().pack_command("EVALSHA", WRITE.sha, 2, "k1", "k2", "owner", 1, "", *rest)
     assert packed == b"".join(wanted)
 
