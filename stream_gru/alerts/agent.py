@@ -19,8 +19,9 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from yarl import URL
 
 from stream_gru import kafka
-from stream_gru.alerts.alerter import Alerter, Record, UnavailableError
-from stream_gru.alerts.faust_link import Consumer, FaustLink, Producer, Table
+from stream_gru.alerts.alerter import Alerter
+from stream_gru.alerts.faust_link import Consumer, FaustLink, FiringTable, Producer
+from stream_gru.alerts.link import Record, UnavailableError
 from stream_gru.kafka import rights
 from stream_gru.kafka.cluster import Cluster
 from stream_gru.kafka.names import changelog_topic, group_id
@@ -167,7 +168,7 @@ def _options(settings: Settings, partitions: int) -> dict[str, Any]:
         "topic_disable_leader": True,  # one topic less: nothing here needs a leader
         "stream_wait_empty": False,  # on_partitions_revoked waits for what matters
         "web_enabled": False,
-        "Table": Table,
+        "Table": FiringTable,
     }
 
 

@@ -20,8 +20,9 @@ from faust.types import TP
 from mode.threads import ServiceThread
 
 from stream_gru import kafka
-from stream_gru.alerts.alerter import Epochs, Record, UnavailableError, unpack_key
+from stream_gru.alerts.link import Record, UnavailableError
 from stream_gru.alerts.runs import Alert
+from stream_gru.alerts.table import Epochs, unpack_key
 from stream_gru.process.tasks import put_away
 from stream_gru.settings import Settings
 
@@ -86,7 +87,7 @@ async def _give_up(producer: AIOKafkaProducer) -> None:
     await producer._sender.close()
 
 
-class Table(faust.Table):  # type: ignore[misc] # faust has no types
+class FiringTable(faust.Table):  # type: ignore[misc] # faust has no types
     """A table that leaves out what an earlier owner wrote after a later one had begun."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -101,7 +102,7 @@ class Table(faust.Table):  # type: ignore[misc] # faust has no types
 
 
 class FaustLink:
-    """An `alerter.Link` over a Faust app and its table."""
+    """An `AlertLink` over a Faust app and its table."""
 
     def __init__(self, app: Any, table: Any, settings: Settings) -> None:
         self._app = app

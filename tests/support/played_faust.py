@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from stream_gru.alerts.alerter import Alerter, Epochs, Record, UnavailableError, unpack_key
+from stream_gru.alerts.alerter import Alerter
+from stream_gru.alerts.link import Record, UnavailableError
 from stream_gru.alerts.runs import Alert
+from stream_gru.alerts.table import Epochs, unpack_key
 from stream_gru.metrics import Metrics
 from tests.support.alert_records import payload
 

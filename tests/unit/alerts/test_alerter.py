@@ -7,8 +7,9 @@ import asyncio
 import msgspec
 import pytest
 
-from stream_gru.alerts.alerter import Epochs, Record, pack_key, unpack_key
+from stream_gru.alerts.link import Record
 from stream_gru.alerts.runs import Cursor
+from stream_gru.alerts.table import Epochs, pack_key, unpack_key
 from stream_gru.metrics import Metrics
 from tests.support.alert_records import payload
 from tests.support.played_faust import TOPIC, Fake, record, started

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from stream_gru.alerts import alerter as module
-from stream_gru.alerts.alerter import StalledError
+from stream_gru.alerts import waiting
+from stream_gru.alerts.waiting import StalledError
 from tests.support.played_faust import Fake, record, started
 
 
@@ -58,7 +59,7 @@ async def test_what_is_dropped_before_the_first_delivery_is_fetched(link: Fake) 
 
 
 async def test_what_is_never_delivered_is_fetched_from_the_start(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FETCH_AFTER_S", 0.0)
+    monkeypatch.setattr(waiting, "FETCH_AFTER_S", 0.0)
     link.end, link.mine = 3, {1}
     alerter = await started(link)
     await alerter.sweep(0)
@@ -74,7 +75,7 @@ async def test_what_is_lost_at_the_end_is_fetched_too(link: Fake, monkeypatch: p
     link.end = 3
     await alerter.sweep(0)
     assert link.fetched == []
-    monkeypatch.setattr(module, "_FETCH_AFTER_S", 0.0)
+    monkeypatch.setattr(waiting, "FETCH_AFTER_S", 0.0)
     await alerter.sweep(0)
     assert link.fetched == [(0, 1, 3)]
     assert len(link.alerts) == 3
@@ -87,11 +88,11 @@ async def test_a_partition_whose_records_never_arrive_is_an_error(link: Fake, mo
     await alerter.take([record(0)])
     link.end = 9
     await alerter.sweep(0)
-    monkeypatch.setattr(module, "_STALLED_S", 0.0)
+    monkeypatch.setattr(waiting, "STALLED_S", 0.0)
     await alerter.take([record(1)])  # it moves after all
-    monkeypatch.setattr(module, "_STALLED_S", 60.0)
+    monkeypatch.setattr(waiting, "STALLED_S", 60.0)
     await alerter.sweep(0)
-    monkeypatch.setattr(module, "_STALLED_S", 0.0)
+    monkeypatch.setattr(waiting, "STALLED_S", 0.0)
     with pytest.raises(StalledError, match="anomalies-0: nothing was delivered for"):
         await alerter.sweep(0)
 
@@ -108,7 +109,7 @@ async def test_a_topic_that_was_made_again_is_named(link: Fake) -> None:
 
 
 async def test_what_kafka_does_not_do_is_a_problem_until_it_does(link: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STUCK_S", 0.0)
+    monkeypatch.setattr(waiting, "STUCK_S", 0.0)
     monkeypatch.setattr(module, "_BACKOFF_S", (0.01,))
     alerter = await started(link)
     link.fail_at = set(range(1000))
@@ -125,6 +126,6 @@ async def test_waiting_for_kafka_is_not_a_standstill(link: Fake, monkeypatch: py
     await alerter.take([record(0)])
     link.end = 9
     await alerter.sweep(0)
-    monkeypatch.setattr(module, "_STALLED_S", 0.0)
-    monkeypatch.setattr(module, "_LOOK_S", 0.0)  # as if this sweep came long after the one before
+    monkeypatch.setattr(waiting, "STALLED_S", 0.0)
+    monkeypatch.setattr(waiting, "LOOK_S", 0.0)  # as if this sweep came long after the one before
     await alerter.sweep(0)

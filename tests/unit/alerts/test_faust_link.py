@@ -16,7 +16,7 @@ from aiokafka.errors import (
 from faust.exceptions import ProducerSendError
 
 from stream_gru.alerts import agent, faust_link
-from stream_gru.alerts.alerter import UnavailableError
+from stream_gru.alerts.link import UnavailableError
 from stream_gru.process.tasks import LeakedCancellationError
 
 
