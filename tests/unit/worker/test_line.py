@@ -12,7 +12,7 @@ from stream_gru.protocol.guard import handed_over
 from stream_gru.stores.memory import MemoryStore
 from stream_gru.worker.encoder import Encoder
 from stream_gru.worker.outbox import Outbox
-from tests.one_worker import TOPIC, Play, Stage, World, player
+from tests.support.one_worker import TOPIC, Play, Stage, World, player
 
 FIRST = TopicPartition(TOPIC, 0)
 
