@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 STAGES = ("queue", "decode", "load", "step", "encode", "publish", "checkpoint", "commit")
 SERVERS = ("kafka", "store")  # also the parts of the health that speak of them
-_FAST = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-_LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0, 600.0)
-_SIZES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
+# Upper bounds of the buckets of histograms, each set from well below what a good day shows to what an outage does.
+_STAGE_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_LATENCY_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 60.0, 600.0)
+_BATCH_RECORDS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 
 
 class BulkHistogram(Collector):
@@ -80,63 +81,13 @@ class Metrics:
     """One registry with every metric of a worker as an attribute."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"stream_gru_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"stream_gru_{name}", text, labels, registry=registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"stream_gru_{name}", text, labels, buckets=buckets, registry=registry)
-
-        self.readings = counter("model_datapoints_accepted", "Readings taken in, bad ones not counted.")
-        self.outputs = counter("model_datapoints_produced", "Forecast records acknowledged by Kafka.")
-        self.anomalies = counter("anomalies", "Readings flagged as anomalous.")
-        self.alerts = counter("alerts", "Readings at which someone should be told.")
-        self.alert_records = counter("alert_records", "Records acknowledged by the alerts topic.", "status")
-        self.firing = gauge("series_firing", "Series with an open alert in this worker's partitions.")
-        self.unreadable = counter("control_unreadable", "Anomalies and commands that could not be read.", "topic")
-        self.control_restarts = counter("control_restarts", "Times the alerter had to be started again.")
-        self.commands = counter("commands", "Commands answered by this worker.", "command", "status")
-        self.levels = counter("readings_by_level", "Readings by what was said of them.", "level")
-        self.dead_letters = counter("dead_letters", "Records that could not be read.", "reason")
-        self.runs = counter("model_runs", "Batches stepped.")
-        self.batch = histogram("batch_size", "Readings in one batch.", _SIZES)
-        self.stage = histogram("stage_duration_seconds", "Time of one batch in one stage.", _FAST, "stage")
-        self.latency = BulkHistogram(
-            "stream_gru_latency_seconds", "From a reading's Kafka timestamp to its output's acknowledgement.", _LATENCY
-        )
-        registry.register(self.latency)
-        self.gates = GateHistogram(
-            "stream_gru_gate_activation",
-            "Activations of the model's gates, of a sample of the readings; see metrics.gates.",
-        )
-        registry.register(self.gates)
-        self.lag = gauge("reader_lag", "Records behind the end of the log.", "topic", "partition")
-        self.partitions = gauge("reader_partitions", "Partitions assigned to this worker.")
-        self.writer_errors = counter("writer_errors", "Checkpoints or publications that had to be repeated.", "target")
-        self.rows = gauge("state_rows", "Rows resident in the arena.")
-        self.row_bytes = gauge("state_row_bytes", "Bytes of one row.")
-        self.hits = counter("state_hits", "Readings whose row was resident.")
-        self.misses = counter("state_misses", "Series that had to be looked up in the store.")
-        self.evictions = counter("state_evictions", "Rows that were evicted to make room.")
-        self.conflicts = counter("state_conflicts", "Calls refused because another worker owns the partition.")
-        self.checkpoints = counter("state_checkpoints", "Checkpoints confirmed.")
-        self.checkpoint_rows = counter("state_checkpoint_rows", "Rows written by confirmed checkpoints.")
-        self.checkpoint_age = gauge("state_checkpoint_age_seconds", "Since the oldest partition's last checkpoint.")
-        self.lost = counter("state_lost", "Partitions whose state had to be rebuilt (rule R15).")
-        self.gaps = counter("gaps", "Ranges of records gone before they were read (rule R16).")
-        self.device_memory = gauge("device_memory_bytes", "Memory that the model and the arena take on their device.")
-        self.server_up = gauge("server_up", "1 while this worker gets answers from the server.", "server")
-        self.ready = gauge("ready", "1 while this worker answers /ready with 200.")
-        self.started = gauge("start_time_seconds", "When this worker started, epoch seconds.")
-        self.model = Info("stream_gru_model", "The bundle in use.", registry=registry)
-        self.version = Info("stream_gru_version", "The version of stream_gru.", registry=registry)
-        self.version.info({"version": __version__})
-        self.started.set_to_current_time()
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._of_readings()
+        self._of_the_line()
+        self._of_the_state()
+        self._of_alerts_and_commands()
+        self._of_the_process()
         # A child that is first scraped with a count in it is invisible to rate(): all of them are there from the start.
         for stage in STAGES:
             self.stage.labels(stage)
@@ -147,6 +98,95 @@ class Metrics:
         for server in SERVERS:
             self.writer_errors.labels(server)
             self.server_up.labels(server)
+
+    def _of_readings(self) -> None:
+        counter, gauge = self._counter, self._gauge
+        self.readings = counter(
+            "model_datapoints_accepted", "Readings taken in; records that became dead letters are not counted."
+        )
+        self.outputs = counter("model_datapoints_produced", "Forecast records that Kafka acknowledged.")
+        self.anomalies = counter("anomalies", "Readings flagged as anomalous.")
+        self.alerts = counter("alerts", "Readings at which someone should be told.")
+        self.levels = counter("readings_by_level", "Readings by level, which is what their outputs say.", "level")
+        self.dead_letters = counter("dead_letters", "Records that became dead letters, by reason.", "reason")
+        self.lag = gauge("reader_lag", "Records of a partition that were not read yet.", "topic", "partition")
+        self.partitions = gauge("reader_partitions", "Partitions of readings that this worker owns and reads.")
+        self.gaps = counter("gaps", "Ranges of records that Kafka deleted before they were read.")
+
+    def _of_the_line(self) -> None:
+        self.runs = self._counter("model_runs", "Batches scored.")
+        self.batch = self._histogram("batch_size", "Records in one batch.", _BATCH_RECORDS)
+        self.stage = self._histogram(
+            "stage_duration_seconds",
+            "Seconds that one batch spent in one stage; in the stage queue its oldest record waited in Kafka.",
+            _STAGE_S,
+            "stage",
+        )
+        self.latency = BulkHistogram(
+            "stream_gru_latency_seconds",
+            "Seconds from a reading's Kafka timestamp to the acknowledgement of its output.",
+            _LATENCY_S,
+        )
+        self.registry.register(self.latency)
+        self.gates = GateHistogram(
+            "stream_gru_gate_activation",
+            "Activations of the model's gates in a sample of the readings; the setting metrics.gates turns it on.",
+        )
+        self.registry.register(self.gates)
+        self.writer_errors = self._counter(
+            "writer_errors", "Checkpoints and publications that had to be repeated, by server.", "target"
+        )
+
+    def _of_the_state(self) -> None:
+        counter, gauge = self._counter, self._gauge
+        self.rows = gauge("state_rows", "Rows of state in memory, one for each series.")
+        self.row_bytes = gauge("state_row_bytes", "Bytes of one row of state.")
+        self.hits = counter("state_hits", "Readings whose row was in memory.")
+        self.misses = counter("state_misses", "Series whose row had to be looked up in the store.")
+        self.evictions = counter("state_evictions", "Rows dropped from memory to make room; the store keeps them.")
+        self.conflicts = counter(
+            "state_conflicts", "Calls that the store refused because another worker owns the partition."
+        )
+        self.checkpoints = counter("state_checkpoints", "Checkpoints that the store confirmed, one a partition.")
+        self.checkpoint_rows = counter("state_checkpoint_rows", "Rows written by confirmed checkpoints.")
+        self.checkpoint_age = gauge(
+            "state_checkpoint_age_seconds", "Seconds since the last checkpoint of the partition that waits longest."
+        )
+        self.lost = counter(
+            "state_lost", "Partitions whose state was missing in the store and was rebuilt from what Kafka retains."
+        )
+
+    def _of_alerts_and_commands(self) -> None:
+        counter, gauge = self._counter, self._gauge
+        self.alert_records = counter(
+            "alert_records", "Records that the alerts topic acknowledged, by status: firing or resolved.", "status"
+        )
+        self.firing = gauge("series_firing", "Series with an open alert in this worker's partitions.")
+        self.unreadable = counter(
+            "control_unreadable", "Records of the anomalies and commands topics that could not be read.", "topic"
+        )
+        self.control_restarts = counter("control_restarts", "Times that the alerter was started again after an error.")
+        self.commands = counter("commands", "Commands that this worker answered.", "command", "status")
+
+    def _of_the_process(self) -> None:
+        gauge = self._gauge
+        self.device_memory = gauge("device_memory_bytes", "Bytes that the model and the rows take on their device.")
+        self.server_up = gauge("server_up", "1 while this worker gets answers from the server, else 0.", "server")
+        self.ready = gauge("ready", "1 while this worker answers /ready with 200, else 0.")
+        self.started = gauge("start_time_seconds", "Time at which this worker started, in epoch seconds.")
+        self.started.set_to_current_time()
+        self.model = Info("stream_gru_model", "The bundle in use.", registry=self.registry)
+        self.version = Info("stream_gru_version", "The version of stream_gru.", registry=self.registry)
+        self.version.info({"version": __version__})
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"stream_gru_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"stream_gru_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"stream_gru_{name}", text, labels, buckets=buckets, registry=self.registry)
 
 
 @dataclass
@@ -170,7 +210,7 @@ class Health:
         return {"ready": self.ready, "stalled": self.stalled, "parts": {k: v or "ok" for k, v in self.parts.items()}}
 
 
-class Server:
+class StatusServer:
     """/metrics, /health and /ready on a thread of its own, so that they answer while the event loop is stuck."""
 
     def __init__(

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from stream_gru.alerts import life
 from stream_gru.errors import StreamGruError
-from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.metrics import Health, Metrics, StatusServer
 from stream_gru.process import garbage, logs
 from stream_gru.process.tasks import own
 from stream_gru.settings import Settings
@@ -85,7 +85,7 @@ async def _serve(settings: Settings, make_scorer: Callable[[Settings], Scorer]) 
         except Exception as error:
             return _exit_code("the data plane", error)
         metrics, health = (scorer.metrics, scorer.health) if scorer else (Metrics(), Health())
-        server = None if scorer else Server(settings.metrics.host, settings.metrics.port, metrics, health)
+        server = None if scorer else StatusServer(settings.metrics.host, settings.metrics.port, metrics, health)
         if scorer:
             start("the data plane", scorer.run())
             start("commands", commands.listen(settings, lambda: scorer.control, metrics))

@@ -17,7 +17,7 @@ from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError,
 from stream_gru.kafka import aiokafka_options, diagnose, explain
 from stream_gru.kafka.polite import Turns
 from stream_gru.kafka.pulse import Pulse
-from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.metrics import Health, Metrics, StatusServer
 from stream_gru.models.bundle import Bundle
 from stream_gru.process import garbage
 from stream_gru.process.tasks import LeakedCancellationError, own, put_away
@@ -63,7 +63,7 @@ class Worker:
         """Score until `stop`; through outages of Kafka and the store. Raises what waiting does not mend."""
         self.health.report("assignment", "not connected yet")
         where = self._settings.metrics
-        server = Server(where.host, where.port, self.metrics, self.health, self._refresh)
+        server = StatusServer(where.host, where.port, self.metrics, self.health, self._refresh)
         self._watchdog.start()
         try:
             await self._live()

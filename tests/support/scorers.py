@@ -11,7 +11,7 @@ from typing import Any
 
 from stream_gru import service, settings
 from stream_gru.errors import IdentityError
-from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.metrics import Health, Metrics, StatusServer
 from stream_gru.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Scorer:
 
     async def run(self) -> None:
         self.health.report("scorer")
-        server = Server(self._settings.metrics.host, self._settings.metrics.port, self.metrics, self.health)
+        server = StatusServer(self._settings.metrics.host, self._settings.metrics.port, self.metrics, self.health)
         log.info("http://%s:%d", self._settings.metrics.host, server.port)
         try:
             while not self._stopping.is_set():

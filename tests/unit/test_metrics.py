@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.metrics import Health, Metrics, StatusServer
 from tests.support.pages import get
 
 
@@ -19,8 +19,8 @@ def health() -> Health:
 
 
 @pytest.fixture
-def server(health: Health) -> Iterator[Server]:
-    server = Server("127.0.0.1", 0, Metrics(), health)
+def server(health: Health) -> Iterator[StatusServer]:
+    server = StatusServer("127.0.0.1", 0, Metrics(), health)
     yield server
     server.close()
 
@@ -37,7 +37,7 @@ def test_arrays_are_counted_in_their_buckets() -> None:
     assert "stream_gru_latency_seconds_count 5.0" in lines
 
 
-def test_ready_needs_every_part(server: Server, health: Health) -> None:
+def test_ready_needs_every_part(server: StatusServer, health: Health) -> None:
     assert get(server.port, "/ready")[0] == 503  # nothing has reported yet
     health.report("store")
     health.report("assignment", "being restored")
@@ -50,7 +50,7 @@ def test_ready_needs_every_part(server: Server, health: Health) -> None:
     assert get(server.port, "/ready")[0] == get(server.port, "/health")[0] == 503
 
 
-def test_waiting_is_unready_but_healthy(server: Server, health: Health) -> None:
+def test_waiting_is_unready_but_healthy(server: StatusServer, health: Health) -> None:
     health.report("store", "does not answer")
     assert get(server.port, "/ready")[0] == 503
     assert get(server.port, "/health")[0] == 200
@@ -59,7 +59,7 @@ def test_waiting_is_unready_but_healthy(server: Server, health: Health) -> None:
     assert 'stream_gru_server_up{server="kafka"} 1.0' in page
 
 
-def test_metrics_page(server: Server) -> None:
+def test_metrics_page(server: StatusServer) -> None:
     status, page = get(server.port, "/metrics")
     assert status == 200
     assert "stream_gru_ready 0.0" in page

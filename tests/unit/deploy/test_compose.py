@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from stream_gru.cli import app
-from stream_gru.metrics import Health, Metrics, Server
+from stream_gru.metrics import Health, Metrics, StatusServer
 from stream_gru.settings import load
 from tests.support import deploy_files
 
@@ -190,7 +190,7 @@ def test_the_image_is_built_from_what_is_there_and_not_ignored() -> None:
 def test_the_health_check_of_the_image_tells_a_stalled_worker(stalled: str | None) -> None:
     (check,) = instructions("HEALTHCHECK")
     _python, *arguments = json.loads(check.partition("CMD ")[2])
-    server = Server("127.0.0.1", 0, Metrics(), Health(parts={"kafka": "is out of reach"}, stalled=stalled))
+    server = StatusServer("127.0.0.1", 0, Metrics(), Health(parts={"kafka": "is out of reach"}, stalled=stalled))
     try:
         done = subprocess.run(
             [sys.executable, *arguments],
