@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -242,13 +244,8 @@ class StatusServer:
             def log_message(self, *_: Any) -> None:
                 """Scrapes are not worth a log line each."""
 
-        try:
+        with _listening(host, port):
             self._http = ThreadingHTTPServer((host, port), Handler)
-        except OSError as error:
-            hint = "; is another worker here? Port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
-            raise SettingsError(
-                f"metrics.host, metrics.port: can't listen on {host}:{port}: {error.strerror or error}{hint}"
-            ) from None
         self._http.daemon_threads = True
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True).start()
@@ -257,3 +254,24 @@ class StatusServer:
         """Stop answering."""
         self._http.shutdown()
         self._http.server_close()
+
+
+def require_address(host: str, port: int) -> None:
+    """Raise `SettingsError` where a `StatusServer` could not listen; one that does already is no hindrance."""
+    with _listening(host, port), socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeError) as error:  # the latter for what can't be the name of a host
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        used = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; is another worker here? Port 0 takes a free one" if used else ""
+        raise SettingsError(f"metrics.host, metrics.port: can't listen on {host}:{port}: {why}{hint}") from None

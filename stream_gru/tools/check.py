@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from stream_gru import codecs, stores, tls
+from stream_gru import codecs, metrics, stores, tls
 from stream_gru.errors import StreamGruError
 from stream_gru.settings import Kafka, Settings
 from stream_gru.tools import topics
@@ -24,7 +24,7 @@ def problems(settings: Settings, connect: bool = False) -> list[str]:
 
     With `connect` Kafka, its topics and the store are asked too, unless what is wrong makes that pointless.
     """
-    lines = [*_unused(settings.kafka), *_wrong(settings, _kafka, _store, Settings.require_room)]
+    lines = [*_unused(settings.kafka), *_wrong(settings, _kafka, _store, _page, Settings.require_room)]
     end = time.monotonic() + LIMIT_S
     asking = _ask(settings) if connect and not lines else []
     lines += _wrong(settings, _model)  # meanwhile: it takes seconds to load
@@ -99,6 +99,10 @@ def _kafka(settings: Settings) -> None:
 
 def _store(settings: Settings) -> None:
     stores.from_settings(settings.state)
+
+
+def _page(settings: Settings) -> None:
+    metrics.require_address(settings.metrics.host, settings.metrics.port)
 
 
 def _model(settings: Settings) -> None:

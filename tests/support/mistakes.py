@@ -84,6 +84,10 @@ MISTAKES = {
     "a number out of range": sets(
         "metrics.port=70000", says=("metrics.port: ", "less than or equal to 65535", "70000")
     ),
+    "an address of another machine": sets(
+        "metrics.host=192.0.2.1", says=("metrics.host, metrics.port: can't listen on 192.0.2.1:9108",)
+    ),
+    "no name of a host": sets("metrics.host=no..where", says=("metrics.port: can't listen on no..where",)),
     "a number for text": in_file("[kafka]\ngroup_id = 7", "kafka.group_id: ", "valid string", "7"),
     "a number for a secret": in_file("[kafka]\nsasl_password = 992", "kafka.sasl_password: ", "stream-gru.toml"),
     "a table for a secret": in_file('[state]\npassword = {x = "hunter2"}', "state.password: ", "stream-gru.toml"),

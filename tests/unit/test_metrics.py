@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from stream_gru.metrics import Health, Metrics, StatusServer
+from stream_gru.errors import SettingsError
+from stream_gru.metrics import Health, Metrics, StatusServer, require_address
 from tests.support.pages import get
 
 
@@ -65,3 +66,9 @@ def test_metrics_page(server: StatusServer) -> None:
     assert "stream_gru_ready 0.0" in page
     assert 'stream_gru_dead_letters_total{reason="invalid_json"} 0.0' in page
     assert get(server.port, "/nothing")[0] == 404
+
+
+def test_an_address_where_somebody_listens_is_a_possible_one(server: StatusServer) -> None:
+    require_address("127.0.0.1", server.port)
+    with pytest.raises(SettingsError, match=r"can't listen on 192\.0\.2\.1:9108"):
+        require_address("192.0.2.1", 9108)
