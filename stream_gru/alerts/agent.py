@@ -33,11 +33,11 @@ from stream_gru.settings import Kafka, Settings
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 500  # anomalies taken in at once
+BATCH_RECORDS = 500  # anomalies taken in at once: one write of the table for all of them
 WITHIN_S = 0.1  # how long to wait for them
-_SWEEP_S = 5.0
+_SWEEP_S = 5.0  # between two looks at what fell silent, which is meant to be silent for minutes
 _NEVER_S = 1e9
-_TAKE_DOWN_S = 8.0
+_TAKE_DOWN_S = 8.0  # for all that Faust stops, of which each waits for Kafka in its own way
 _LAST_WRITES_S = 5.0  # how long a revocation waits for a write in flight
 
 
@@ -73,7 +73,7 @@ def create_app(settings: Settings, metrics: Metrics, partitions: int = 1, pulse:
     alerter = made.alerter = Alerter(link, metrics, settings.topics.anomalies, settings.alerts.silence_s)
 
     async def alerts(stream: Any) -> None:
-        async for events in stream.noack_take(MAX_BATCH, within=WITHIN_S):  # `take` would ack what failed
+        async for events in stream.noack_take(BATCH_RECORDS, within=WITHIN_S):  # `take` would ack what failed
             async with _crashing(made):
                 for record in await alerter.take([_record(event) for event in events]):
                     await stream.ack(record.source)

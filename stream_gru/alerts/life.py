@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PART = "alerts"  # of the health
+HEALTH_PART = "alerts"  # of what /ready says
 _PREPARE_S = 10.0  # for a look at the topics
 _POLL_S = 0.2  # Faust has nothing that one could wait on for its crash
 _TURN_S = 1.0  # between two looks at what Kafka answers
-_BACKOFF_S, _MAX_BACKOFF_S = 0.5, 5.0  # it has to be back within 30 s of Kafka's return
-_SETTLED_S = 60.0  # of running, and the next crash counts as the first
+_BACKOFF_S, _LONGEST_BACKOFF_S = (
+    0.5,
+    5.0,
+)  # at first, then doubled: it has to be back within 30 s of Kafka's return
+_SETTLED_S = 60.0  # of running, and the next crash counts as the first again
 _PROVED_S = 5.0  # after a crash: a right that is missing shows with the first write
-_STANDSTILL_S = 30.0  # with a Kafka that answers
-_LOOK_S = 10.0  # without partitions, and the topics are looked at
-_START_S = 600.0  # for the group, and for a changelog of any size
+_STANDSTILL_S = 30.0  # with a Kafka that answers, and the app is made anew
+_LOOK_AT_TOPICS_S = 10.0  # without partitions, after which the topics are looked at
+_START_S = 600.0  # to join the group and read a changelog of any size; then the app is made anew
 
 
 class StandstillError(Exception):
@@ -48,7 +51,7 @@ async def run(settings: Settings, metrics: Metrics, health: Health) -> None:
     Raises `SettingsError`, and `BrokerRefusedError` where Kafka has never let us in: waiting does not mend those.
     """
     # Alone, it speaks for Kafka as well; beside a data plane, that one does.
-    parts = (PART, "kafka") if settings.role == "alerter" else (PART,)
+    parts = (HEALTH_PART, "kafka") if settings.role == "alerter" else (HEALTH_PART,)
     await _Alerting(settings, metrics, Reports(health, parts)).run()
 
 
@@ -61,7 +64,7 @@ class Reports(Health):
         self._parts = parts
         self.not_yet: str | None = "starting"  # why it can't be well
 
-    def report(self, part: str = PART, problem: str | None = None) -> None:
+    def report(self, part: str = HEALTH_PART, problem: str | None = None) -> None:
         """Say that the alerter is ready, or why not."""
         del part
         for name in self._parts:
@@ -94,7 +97,7 @@ class _Alerting:
             self._attempts += 1
             log.warning("alerts stopped, and start again: %s", cause)
             failures = 1 if time.monotonic() - began > _SETTLED_S else failures + 1
-            delay = min(_MAX_BACKOFF_S, _BACKOFF_S * 2.0 ** min(failures - 1, 16))
+            delay = min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2.0 ** min(failures - 1, 16))
             await asyncio.sleep(delay * random.uniform(0.75, 1.25))
 
     def _is_final(self, cause: Exception) -> bool:
@@ -166,7 +169,7 @@ class _Alerting:
         async def check() -> None:
             await self._topics()
 
-        watch = Watch(kafka, pulse, self._health, part=PART, more=app.alerter.problem, check=check)
+        watch = Watch(kafka, pulse, self._health, part=HEALTH_PART, more=app.alerter.problem, check=check)
         began = going = looked = time.monotonic()
         while not pulse.replaced.is_set():
             await asyncio.sleep(_TURN_S)
@@ -178,7 +181,7 @@ class _Alerting:
                 going = now
             if watch.away or app.alerter.has_work:
                 looked = now
-            elif now - looked > _LOOK_S:  # nothing to do is what a missing topic looks like, to Faust
+            elif now - looked > _LOOK_AT_TOPICS_S:  # nothing to do is what a missing topic looks like, to Faust
                 await self._topics()
                 looked = now
             if watch.away or app.started_at:

@@ -6,7 +6,7 @@ import time
 
 FETCH_AFTER_S = 5.0  # of standing still with something to read; a rebalance that drops records is over by then
 STALLED_S = 60.0  # of that, though it was fetched: only a new app is of use
-LOOK_S = 20.0  # after so long without a look, nothing is known of what was delivered meanwhile
+UNSEEN_S = 20.0  # after so long without a look, nothing is known of what was delivered meanwhile
 STUCK_S = 8.0  # of waiting for one call, and something is wrong
 
 
@@ -56,7 +56,7 @@ class Standstill:
     def look(self) -> None:
         """Called at each sweep. While Kafka did not let us look, nothing could be delivered: that is no standstill."""
         now = time.monotonic()
-        if now - self._looked > LOOK_S:
+        if now - self._looked > UNSEEN_S:
             self._since.clear()
         self._looked = now
 

@@ -24,8 +24,8 @@ from stream_gru.kafka.options import CLIENT_ID, aiokafka_options, bootstrap_addr
 from stream_gru.settings import Kafka
 
 SERVER_S = 4.0  # for one server; all of them are asked at once, and then all the brokers that they name
-_CLOSE_S = 0.5
-_CORRELATION = 1
+_CLOSE_S = 0.5  # for a connection to say goodbye
+_CORRELATION = 1  # the number of our request, which comes back with its answer
 _HELLO = struct.pack(">hhih", 18, 0, _CORRELATION, len(CLIENT_ID)) + CLIENT_ID.encode()  # ApiVersions, version 0
 _TLS_ALERT, _TLS_HANDSHAKE = 21, 22  # the first byte of what a TLS port says to a plain hello
 

@@ -16,10 +16,10 @@ from stream_gru.settings import Kafka
 
 Address = tuple[str, int]
 
-ANSWER_S = 9.0
-_CONNECT_S = 4.0
-_RETRY_S = 0.2
-_CLOSE_S = 0.5
+ANSWER_S = 9.0  # for an answer, connecting and a change of coordinator included: under ten seconds
+_CONNECT_S = 4.0  # to one broker, so that another can be tried within ANSWER_S
+_RETRY_S = 0.2  # until the coordinator is asked for again
+_CLOSE_S = 0.5  # for a connection to say goodbye
 _GROUP = 0  # the type of a coordinator
 _PASSING = {14, 15, 16}  # loading, not available, not coordinator: a fresh broker makes its offsets topic at first use
 

@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_AT_ONCE_S = 0.005
-PAUSE_S = 0.02
+_AT_ONCE_S = 0.005  # an empty answer that came within it was not held back by the broker
+PAUSE_S = 0.02  # after such an answer: 50 a second instead of 3,000
 METADATA_S = 0.25  # between two requests for metadata of one client
 REDISCOVER_S = 30.0  # without an answer from any known broker, and the bootstrap servers are asked for others
 CONNECT_S = 8.0  # for TCP, TLS, versions and SASL together
-FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0  # between attempts to connect, doubled each time
 
 
 def client_of(owner: Any) -> Any:
@@ -81,7 +81,7 @@ class Turns:
     def begin(self, node: Any) -> None:
         """An attempt begins: the others that wait for this node have to wait for its outcome or for the next turn."""
         if failures := self._failures.get(node, 0):
-            delay = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16))
+            delay = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16))
             self._next[node] = self._clock() + delay * random.uniform(0.75, 1.25)
 
     def end(self, node: Any, connected: bool) -> None:

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 # Brokers refuse record batches over message.max.bytes, 1 MiB by default; a topic's own max.message.bytes may be less.
 _BATCH_BYTES = 512 << 10
 _RECORD_OVERHEAD = 64  # bytes around key and value, more than they ever are
-_CLOSE_S = 2.0
-RETRY_S = 1.0
+_CLOSE_S = 2.0  # for what is on its way when all ends; what is lost is sent again by a replay
+RETRY_S = 1.0  # between two tries with what a topic refuses: it may be reconfigured
 
 Shorten = Callable[[bytes], bytes | None]  # a smaller record that says the same, None: there is none
 

@@ -33,9 +33,9 @@ T = TypeVar("T")
 
 SILENT_S = 8.0  # without an answer, and it counts as away; with the second of a turn, well under 15 s to a 503
 _AGE = re.compile(r" for \d+ s\b")
-_TURN_S = 1.0
-_ASK_AGAIN_S = 3.0
-_CUT_AGAIN_S = 10.0
+_TURN_S = 1.0  # between two looks
+_ASK_AGAIN_S = 3.0  # between two questions after the cause, each of which connects anew
+_CUT_AGAIN_S = 10.0  # between two cuts: a new connection has SILENT_S to be of more use
 _KINDS = {
     FetchRequest: "fetch",
     HeartbeatRequest: "group",

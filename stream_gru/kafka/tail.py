@@ -14,7 +14,7 @@ from stream_gru.kafka.cluster import partitions
 from stream_gru.settings import Settings
 
 Kind = Literal["forecasts", "anomalies", "alerts", "dead-letters"]
-POLL_MS = 200
+POLL_MS = 200  # for a record to come: how soon a reader sees that it is at the end
 
 
 def topic_of(settings: Settings, kind: Kind) -> str:

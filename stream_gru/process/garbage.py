@@ -12,7 +12,7 @@ import asyncio
 import ctypes
 import gc
 
-_EVERY_S = 60.0
+_EVERY_S = 60.0  # seldom: all else stands still meanwhile
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others give back by themselves
 
 

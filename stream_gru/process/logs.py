@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 LIBRARIES = ("aiokafka", "asyncio", "faust", "kafka", "mode")
 _OURS = "stream_gru"
-_REMEMBERED = 1000  # messages, to know one that is repeated
+_REMEMBERED_MESSAGES = 1000  # to know one that is repeated
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -43,7 +43,7 @@ class Seldom(logging.Filter):
     def _remember(self, like: tuple[str, int, str], now: float) -> None:
         self._passed.pop(like, None)  # so that the oldest stands first
         self._passed[like] = now
-        while len(self._passed) > _REMEMBERED:
+        while len(self._passed) > _REMEMBERED_MESSAGES:
             self._passed.pop(next(iter(self._passed)))
 
 

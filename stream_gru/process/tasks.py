@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_AGAIN_S = 1.0
+_AGAIN_S = 1.0  # between two cancellations of a task that goes on
 
 
 class LeakedCancellationError(Exception):

@@ -15,7 +15,7 @@ from stream_gru.metrics import Health
 log = logging.getLogger(__name__)
 
 EXIT_STALLED = 70  # EX_SOFTWARE of sysexits.h
-_TICK = 0.5  # seconds
+_TICK_S = 0.5  # a fraction of the shortest limit that is of use
 
 
 class Watchdog:
@@ -28,7 +28,7 @@ class Watchdog:
         self, health: Health, unready_after_s: float, exit_after_s: float, end: Callable[[int], None] = os._exit
     ) -> None:
         self._health = health
-        self._unready_after, self._exit_after = unready_after_s / _TICK, exit_after_s / _TICK
+        self._unready_after, self._exit_after = unready_after_s / _TICK_S, exit_after_s / _TICK_S
         self._end = end
         self._ticks = 0
         self._closed = threading.Event()
@@ -54,10 +54,10 @@ class Watchdog:
             task.print_stack(file=sys.stderr)
 
     def _watch(self) -> None:
-        while not self._closed.wait(_TICK):
+        while not self._closed.wait(_TICK_S):
             self._ticks += 1
             stalled = self._ticks > self._unready_after
-            self._health.stalled = f"no turn of the source task for {self._ticks * _TICK:.0f} s" if stalled else None
+            self._health.stalled = f"no turn of the source task for {self._ticks * _TICK_S:.0f} s" if stalled else None
             if self._ticks > self._exit_after:
                 self._say_where()
                 log.critical("%s: ending the process", self._health.stalled)

@@ -20,8 +20,8 @@ from math import isqrt
 import msgspec
 
 DEATHS = 3  # ends in a row that make a record a dead letter
-ALONE = 64  # of so many suspects each is tried alone, of more small pieces first; so many are read together else
-SUSPECTS = 8  # that are remembered, the latest ones
+ALONE = 64  # suspects of which each is tried alone; of more, small pieces first. Others are read so many at a time
+SUSPECTS = 8  # ranges that are remembered, the latest ones: the word left in the store stays short
 
 
 @dataclass(frozen=True, slots=True)

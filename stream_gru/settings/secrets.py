@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from stream_gru.errors import CredentialsError
 
 HIDDEN = "***"
-LARGEST_FILE = 65_536  # bytes; what is longer is no password
-_LONGEST_SHOWN = 120
+LARGEST_FILE_BYTES = 65_536  # what is longer is no password
+_SHOWN_CHARACTERS = 120  # of a wrong value: enough to find it again
 _URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?",
     re.DOTALL | re.IGNORECASE,
@@ -39,11 +39,11 @@ def read(setting: str, value: SecretStr | None, file: Path | None) -> str | None
     where = f"{setting}_file: {file if file.exists() or len(file.parts) > 1 else 'the file that it names'}"
     try:
         with file.open("rb") as content:
-            secret = content.read(LARGEST_FILE + 1)
+            secret = content.read(LARGEST_FILE_BYTES + 1)
     except OSError as error:
         raise CredentialsError(f"{where} can't be read: {error.strerror}") from None
-    if len(secret) > LARGEST_FILE:
-        raise CredentialsError(f"{where} is longer than {LARGEST_FILE} bytes, so it holds no password")
+    if len(secret) > LARGEST_FILE_BYTES:
+        raise CredentialsError(f"{where} is longer than {LARGEST_FILE_BYTES} bytes, so it holds no password")
     try:
         text = secret.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -127,7 +127,7 @@ def shown(value: Any) -> str | None:
         if "\n" in value or "-----" in value:  # a key or a whole file, where its path was meant
             return None
         value = re.sub(r"^.*@", f"{HIDDEN}@", value)
-        return repr(value if len(value) <= _LONGEST_SHOWN else value[:_LONGEST_SHOWN] + "...")
+        return repr(value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "...")
     return repr(value) if isinstance(value, int | float) else None
 
 

@@ -10,7 +10,9 @@ from contextlib import suppress
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-_RETRY_S = 5.0
+_RETRY_S = 5.0  # between two attempts to connect; what is lost meanwhile costs a suspect more, and no record
+_CLOSE_S = 0.5  # for a connection that is being made to heed that it is cancelled
+_READ_BYTES = 1 << 16  # of answers at once, which nobody looks into
 
 
 class Aside:
@@ -43,7 +45,7 @@ class Aside:
         """Disconnect."""
         while self._working is not None and not self._working.done():
             self._working.cancel()  # more than once: what connects may swallow it
-            await asyncio.wait({self._working}, timeout=0.5)
+            await asyncio.wait({self._working}, timeout=_CLOSE_S)
 
     async def _work(self) -> None:
         connection = self._connect()
@@ -52,7 +54,7 @@ class Aside:
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis: its decorator
                 await connection.send_packed_command(self._greeting, check_health=False)
                 self._connection, reader = connection, connection._reader  # private; there is no other way to skip
-                while reader is not None and (answers := await reader.read(1 << 16)):
+                while reader is not None and (answers := await reader.read(_READ_BYTES)):
                     if b"NOSCRIPT" in answers:
                         await connection.send_packed_command(self._greeting, check_health=False)
         finally:

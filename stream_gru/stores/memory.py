@@ -14,7 +14,7 @@ from stream_gru.settings import State
 from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
 
 SCHEMES = ("memory",)
-SOME = 4096  # rows of a bulk restore at a time
+_RESTORED_ROWS = 4096  # at a time: the event loop has its turn in between
 
 
 @dataclass(slots=True)
@@ -92,9 +92,9 @@ class MemoryStore:
         self, partition: PartitionId, owner: str, confirmed: int
     ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
         rows = list(self._fenced(partition, owner, confirmed).rows.items())
-        for start in range(0, len(rows), SOME):
+        for start in range(0, len(rows), _RESTORED_ROWS):
             self._fenced(partition, owner, confirmed)
-            yield rows[start : start + SOME]
+            yield rows[start : start + _RESTORED_ROWS]
 
     async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> Outcome:
         kept = self._partitions.get(partition)

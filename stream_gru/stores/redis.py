@@ -23,7 +23,7 @@ from stream_gru.stores._redis_calls import Calls
 from stream_gru.stores._redis_scripts import ASSIGN, CHOOSE, CHOSEN, DELETE, LOAD, MARK, SCAN, WRITE, header
 
 SCHEMES = ("redis", "rediss")
-_SERIES_A_CALL = 1000  # a Lua call blocks the server: for about a millisecond with so many
+_SERIES_A_CALL = 1000  # a Lua call blocks the server, and so many for well under a millisecond
 _FIELDS_A_SCAN = 1000  # asked of HSCAN in one call, for the same reason
 _SCANS_AT_ONCE = 4  # buckets read side by side in a bulk restore, so that the server always has one to do
 

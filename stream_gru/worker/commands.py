@@ -36,12 +36,12 @@ from stream_gru.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_RETRY_S = 5.0
-_POLL_MS = 500
-_LOOK_FOR_PARTITIONS_S = 30.0
-_MAX_WAITING = 100
-_MAX_ID = 100
-_REMEMBERED = 1000  # ids of commands, to know one that a producer sent twice
+_RETRY_S = 5.0  # until it connects again: commands are rare, and the data plane says that Kafka is away
+_POLL_MS = 500  # for a command to come: how late partitions are looked for, and not how late a command is obeyed
+_LOOK_FOR_PARTITIONS_S = 30.0  # between two looks at whether the topic got more of them
+_MAX_WAITING_COMMANDS = 100  # of one worker; more are a mistake, and answered at once
+_MAX_ID_CHARACTERS = 100  # of a command; a UUID has 36
+_REMEMBERED_IDS = 1000  # of commands, to know one that a producer sent twice
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -55,8 +55,8 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     bundle: str | None = None  # reload: folder on the worker's own disk; none: what its settings name
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.id) <= _MAX_ID:
-            raise ValueError(f"id must have 1 to {_MAX_ID} characters")
+        if not 1 <= len(self.id) <= _MAX_ID_CHARACTERS:
+            raise ValueError(f"id must have 1 to {_MAX_ID_CHARACTERS} characters")
         if self.command == "reset" and self.series is None:
             raise ValueError("reset needs a series")
 
@@ -125,7 +125,7 @@ class _Listener:
         self._metrics = metrics
         self._worker = worker
         self._next: dict[TopicPartition, int] = {}  # kept when the connection is lost
-        self._handled: deque[str] = deque(maxlen=_REMEMBERED)
+        self._handled: deque[str] = deque(maxlen=_REMEMBERED_IDS)
         self._waiting: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()  # resets and reloads one at a time; a report does not wait for them
 
@@ -181,7 +181,7 @@ class _Listener:
         if parsed is None or parsed.id in self._handled:
             return
         self._handled.append(parsed.id)
-        if len(self._waiting) >= _MAX_WAITING:
+        if len(self._waiting) >= _MAX_WAITING_COMMANDS:
             parsed = Reply(parsed.id, self._worker, "error", "too many commands are waiting")
         task = asyncio.create_task(self._answer(parsed, producer))
         self._waiting.add(task)
@@ -200,7 +200,7 @@ class _Listener:
             id_ = _decode_identified(record.value or b"").id
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
-        return Reply(id_[:_MAX_ID], self._worker, "error", f"not a command: {reason}")
+        return Reply(id_[:_MAX_ID_CHARACTERS], self._worker, "error", f"not a command: {reason}")
 
     async def _answer(self, parsed: Command | Reply, producer: AIOKafkaProducer) -> None:
         name = "unreadable" if isinstance(parsed, Reply) else parsed.command

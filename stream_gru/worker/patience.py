@@ -14,7 +14,7 @@ from stream_gru.metrics import Health, Metrics
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-RETRY_S = 0.5
+RETRY_S = 0.5  # between two tries: well within a second a server that is back is used again
 
 
 class Patience:

@@ -22,7 +22,7 @@ from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.outbox import Outbox
 
 _POLL_MS = 200  # for a record to come where there is none: as long as a `stop` may have to wait
-_TURN_S = 1.0  # the longest wait without a turn for the watchdog
+_LONGEST_WAIT_S = 1.0  # without a turn for the watchdog
 _FIRST_BATCH_RECORDS = 512  # small, until a step has told what a batch costs
 _STEP_S = 0.2  # how long one step may keep the event loop, and with it the heartbeats, waiting
 _UNSET_S = 0.02  # between two polls of a partition whose position is about to be set
@@ -68,7 +68,7 @@ class Source:
         self._open.clear()
         await self._idle.wait()
         while self._outbox.inflight:
-            await self._outbox.progress(_TURN_S)
+            await self._outbox.progress(_LONGEST_WAIT_S)
 
     def resume(self) -> None:
         """Go on after `hold`."""
@@ -98,14 +98,14 @@ class Source:
         if not self._open.is_set():
             self._idle.set()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TURN_S):
+                async with asyncio.timeout(_LONGEST_WAIT_S):
                     await self._open.wait()
             return True
         settings, now = self._parts.settings, time.monotonic()
         late = settings.state.checkpoint_interval_s + settings.state.request_timeout_s
         stale = any(now - live.checkpointed > late for live in self._parts.live.values())
         if stale or self._outbox.inflight >= settings.worker.max_inflight:
-            await self._outbox.progress(_TURN_S)
+            await self._outbox.progress(_LONGEST_WAIT_S)
             return True
         return False
 
@@ -179,7 +179,7 @@ class Source:
         consumer = self._parts.consumer
         poll = asyncio.ensure_future(consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records))
         while not poll.done():
-            await asyncio.wait({poll}, timeout=_TURN_S)
+            await asyncio.wait({poll}, timeout=_LONGEST_WAIT_S)
             self._watchdog.turn()
         try:
             polled: Fetched = poll.result()

@@ -22,7 +22,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from stream_gru.alerts import agent, life
-from stream_gru.alerts.agent import MAX_BATCH
+from stream_gru.alerts.agent import BATCH_RECORDS
 from stream_gru.kafka import aiokafka_options, kafka_python_options
 from stream_gru.kafka.names import changelog_topic
 from stream_gru.metrics import Health, Metrics
@@ -198,7 +198,7 @@ async def test_a_crash_of_the_app_is_got_over_in_the_same_process(
 async def test_row_06_nothing_is_left_of_apps_that_were_taken_down(
     settings: Settings, made: list[agent.App], monkeypatch: pytest.MonkeyPatch, restarts: int
 ) -> None:
-    for name in ("_BACKOFF_S", "_MAX_BACKOFF_S", "_PROVED_S"):
+    for name in ("_BACKOFF_S", "_LONGEST_BACKOFF_S", "_PROVED_S"):
         monkeypatch.setattr(life, name, 0.0)
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps what records of the log name
     health = Health()
@@ -234,7 +234,7 @@ async def test_a_topic_that_is_gone_is_named_and_waited_for(
         pytest.skip(
             "needs Apache Kafka: clients of the embedded broker do not see that a topic is gone; set KAFKA_HOME"
         )
-    for name in ("_LOOK_S", "_PROVED_S"):
+    for name in ("_LOOK_AT_TOPICS_S", "_PROVED_S"):
         monkeypatch.setattr(life, name, 1.0)
     health = Health()
     running = asyncio.create_task(life.run(settings, Metrics(), health))
@@ -283,7 +283,7 @@ async def test_rebalances_lose_nothing(start: Start, topics: Topics) -> None:
     for id_, status in told:
         order.setdefault(id_, []).append(status)
     assert all(statuses[0] == "firing" and statuses[-1] == "resolved" for statuses in order.values())
-    assert len(told) - len(wanted) <= turns * MAX_BATCH, "repeated: no more than the batch in hand at each rebalance"
+    assert len(told) - len(wanted) <= turns * BATCH_RECORDS, "repeated: at most the batch in hand at each rebalance"
 
 
 async def _write_runs(topics: Topics, base: int, runs: int) -> set[str]:

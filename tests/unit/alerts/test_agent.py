@@ -206,7 +206,7 @@ async def test_an_app_that_does_not_go_on_with_kafka_is_made_anew(monkeypatch: p
 
 async def test_an_app_without_partitions_has_its_topics_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = App(), App()
-    monkeypatch.setattr(life, "_LOOK_S", 0.0)
+    monkeypatch.setattr(life, "_LOOK_AT_TOPICS_S", 0.0)
     stage = Stage(monkeypatch, first, BrokerError("no topic anomalies"), second)
     await stage.until(first.started.is_set)
     first.alerter.has_work = False

@@ -127,5 +127,5 @@ async def test_waiting_for_kafka_is_not_a_standstill(link: Fake, monkeypatch: py
     link.end = 9
     await alerter.sweep(0)
     monkeypatch.setattr(waiting, "STALLED_S", 0.0)
-    monkeypatch.setattr(waiting, "LOOK_S", 0.0)  # as if this sweep came long after the one before
+    monkeypatch.setattr(waiting, "UNSEEN_S", 0.0)  # as if this sweep came long after the one before
     await alerter.sweep(0)

@@ -41,6 +41,6 @@ async def test_turns_keep_it_quiet() -> None:
     dog.start()
     for _ in range(10):
         dog.turn()
-        assert not await asyncio.to_thread(ended.wait, watchdog._TICK / 2)
+        assert not await asyncio.to_thread(ended.wait, watchdog._TICK_S / 2)
     assert health.ready
     dog.close()
