@@ -12,7 +12,7 @@ from stream_gru.alerts.agent import App, create_app
 from stream_gru.metrics import Metrics
 
 
-class Worker(faust.Worker):  # type: ignore[misc] # faust has no types
+class FaustWorker(faust.Worker):  # type: ignore[misc] # faust has no types
     """What `faust worker` starts: the very thing that `stream-gru worker` does.
 
     Faust's own would let its app's crash go by and take the data plane down with the app.
@@ -31,6 +31,6 @@ def __getattr__(name: str) -> Any:
     """`app`, made from the settings when Faust's command asks for it."""
     if name == "app":
         made = create_app(settings_.load(), Metrics())
-        made.conf.Worker = Worker
+        made.conf.Worker = FaustWorker
         return made
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

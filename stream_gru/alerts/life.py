@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from stream_gru.errors import BrokerError, BrokerRefusedError, CredentialsError, SettingsError, StreamGruError
 from stream_gru.kafka import diagnose, explain
-from stream_gru.kafka.pulse import Pulse, Watch
+from stream_gru.kafka.pulse import KafkaWatch, Pulse
 from stream_gru.metrics import Health, Metrics
 from stream_gru.process.tasks import own
 from stream_gru.settings import Settings
@@ -169,7 +169,7 @@ class _Alerting:
         async def check() -> None:
             await self._topics()
 
-        watch = Watch(kafka, pulse, self._health, part=HEALTH_PART, more=app.alerter.problem, check=check)
+        watch = KafkaWatch(kafka, pulse, self._health, part=HEALTH_PART, more=app.alerter.problem, check=check)
         began = going = looked = time.monotonic()
         while not pulse.replaced.is_set():
             await asyncio.sleep(_TURN_S)

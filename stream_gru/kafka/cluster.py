@@ -24,7 +24,7 @@ _NO_SUCH_TOPIC, _MAY_NOT_SEE_TOPIC = 3, 29
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
+class KafkaTopic:
     """A topic as the broker describes it."""
 
     id: str  # "" where the broker has no topic ids
@@ -47,14 +47,14 @@ class Cluster:
             raise problem
         return cls(settings)
 
-    async def topics(self, names: Iterable[str]) -> dict[str, Topic]:
+    async def topics(self, names: Iterable[str]) -> dict[str, KafkaTopic]:
         """The topics that exist, by name. Raises `BrokerError` also for one that we may not see."""
         found, hidden = await self.survey(names)
         if hidden:
             raise _error(list(hidden.values()))
         return found
 
-    async def survey(self, names: Iterable[str]) -> tuple[dict[str, Topic], dict[str, str]]:
+    async def survey(self, names: Iterable[str]) -> tuple[dict[str, KafkaTopic], dict[str, str]]:
         """The topics that exist, and what keeps us from seeing others. One that is in neither does not exist."""
         found, hidden = {}, {}
         for topic in await self._describe(names):
@@ -189,8 +189,8 @@ def _error(problems: Sequence[str]) -> BrokerError:
     return BrokerError("; ".join([*problems, *advice]))
 
 
-def _topic(described: dict[str, Any]) -> Topic:
+def _topic(described: dict[str, Any]) -> KafkaTopic:
     id_ = described.get("topic_id", NO_ID)
     partitions = described["partitions"]
     leaderless = tuple(sorted(p["partition"] for p in partitions if p["error_code"] or p["leader"] < 0))
-    return Topic("" if id_ == NO_ID else str(id_), len(partitions), leaderless)
+    return KafkaTopic("" if id_ == NO_ID else str(id_), len(partitions), leaderless)

@@ -1,7 +1,8 @@
 """Whether Kafka answers: what clients asked and got no answer to, and what is done about it.
 
 Clients wait for a broker that is away, frozen or behind a black hole without a word. `Pulse` notes when each kind of
-request was last left waiting; `Watch` makes readiness of it, finds the cause, and cuts connections that lead nowhere.
+request was last left waiting; `KafkaWatch` makes readiness of it, finds the cause, and cuts connections that lead
+nowhere.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class Pulse:
             self.replaced.set()
 
 
-class Watch:
+class KafkaWatch:
     """Keeps one part of the health by what a plane's clients hear from Kafka."""
 
     def __init__(

@@ -44,7 +44,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class ReadingGuard:
     """What an owner reads with care, and what it may not read at all. `str` and `after` carry it to the next owner."""
 
     suspects: tuple[Span, ...] = ()
@@ -70,7 +70,7 @@ class Guard:
             yield slice(start, stop)
             start = stop
 
-    def blames(self, offsets: Sequence[int]) -> Guard | None:
+    def blames(self, offsets: Sequence[int]) -> ReadingGuard | None:
         """If this piece is a record that becomes a dead letter unread: the guard that knows so."""
         first = offsets[0]
         if first in self.refused:
@@ -80,11 +80,11 @@ class Guard:
             return None
         return replace(self, suspects=_but(self.suspects, suspect), refused=(*self.refused, first))
 
-    def tries(self, first: int, last: int) -> Guard:
+    def tries(self, first: int, last: int) -> ReadingGuard:
         """The guard while records from `first` to `last` are scored; the store should know before."""
         return replace(self, trying=Span(first, last + 1))
 
-    def past(self, position: int) -> Guard:
+    def past(self, position: int) -> ReadingGuard:
         """The guard once everything below `position` was scored, with nothing being tried."""
         return replace(self, suspects=tuple(s for s in self.suspects if s.end > position), trying=None)
 
@@ -105,14 +105,14 @@ class Guard:
         return most if border is None else min(most, bisect_left(offsets, border, start) - start)
 
 
-def after(reading: str, position: int) -> Guard:
+def after(reading: str, position: int) -> ReadingGuard:
     """What the next owner does about what was left behind in the store: `Assigned.reading`, of any earlier owner.
 
     It begins at `position`, the stored offset. What lies below it was scored, whoever ended since.
     """
     if not reading:
-        return Guard()
-    was = msgspec.json.decode(reading, type=Guard)
+        return ReadingGuard()
+    was = msgspec.json.decode(reading, type=ReadingGuard)
     now = _from(was, position)
     if was.handed_over or was.trying is None or was.trying.end <= position:
         return now
@@ -124,13 +124,13 @@ def after(reading: str, position: int) -> Guard:
 
 def handed_over(reading: str) -> bool:
     """Whether the owner before ended as it should, or there was none."""
-    return not reading or msgspec.json.decode(reading, type=Guard).handed_over
+    return not reading or msgspec.json.decode(reading, type=ReadingGuard).handed_over
 
 
-def _from(guard: Guard, position: int) -> Guard:
+def _from(guard: ReadingGuard, position: int) -> ReadingGuard:
     """Without what nobody reads again."""
     suspects = tuple(replace(s, first=max(s.first, position)) for s in guard.suspects if s.end > position)
-    return Guard(suspects, None, tuple(offset for offset in guard.refused if offset >= position))
+    return ReadingGuard(suspects, None, tuple(offset for offset in guard.refused if offset >= position))
 
 
 def _but(suspects: tuple[Span, ...], one: Span | None) -> tuple[Span, ...]:

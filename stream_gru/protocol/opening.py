@@ -50,7 +50,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class RecordCheck:
     """The record at `offset` had this crc when it was applied; if not, the log is another one (rule R17)."""
 
     offset: int
@@ -66,7 +66,7 @@ class Opening:
     position: int  # seek here
     mute_below: int | None  # outputs below were acknowledged before (rule R13)
     gap: Gap | None = None
-    checks: tuple[Check, ...] = ()  # read these records and pass their crcs to `Partition.verify`
+    checks: tuple[RecordCheck, ...] = ()  # read these records and pass their crcs to `Partition.verify`
     adopts: bool = False  # the stored rows are of a model that a reload replaced: send `Partition.pending` first (R18)
 
 
@@ -177,7 +177,7 @@ def _tag(now: Identity) -> list[str]:
     return [TAG, now.topic_id or "-"]
 
 
-def _check(now: Identity, mark: str, *, of_commit: bool) -> Check | None:
+def _check(now: Identity, mark: str, *, of_commit: bool) -> RecordCheck | None:
     """What a mark lets one check, where the broker has no topic ids."""
     found = None if now.topic_id else re.fullmatch(r"(\d+):([0-9a-f]{8})", mark)
-    return Check(int(found[1]), int(found[2], 16), of_commit) if found else None
+    return RecordCheck(int(found[1]), int(found[2], 16), of_commit) if found else None

@@ -63,11 +63,11 @@ from stream_gru.columns import Bools, Ints
 from stream_gru.errors import FencedError, IdentityError
 from stream_gru.protocol.opening import (
     LAST,
-    Check,
     Commit,
     Gap,
     Opening,
     Policy,
+    RecordCheck,
     Start,
     commit_of,
     compare,
@@ -131,7 +131,7 @@ class Partition:
         self._marks: dict[str, str] = {}
         self._stored_marks: Mapping[str, str] = {}
         self._committed: int | None = None
-        self._checks: tuple[Check, ...] = ()
+        self._checks: tuple[RecordCheck, ...] = ()
         self.replaced: Set[str] = frozenset()  # set before `open`: models that reloads of the group took out of use
 
     # -- assignment

@@ -76,7 +76,7 @@ class Write:
     identity: Identity | None = None  # set: delete every row first and take this identity (a reload)
 
 
-class Outcome(Enum):
+class StoreAnswer(Enum):
     """What the store says to a numbered call."""
 
     OK = "ok"
@@ -100,7 +100,7 @@ class Store(Protocol):
         """
         ...
 
-    async def write(self, partition: PartitionId, writes: Sequence[Write]) -> Outcome:
+    async def write(self, partition: PartitionId, writes: Sequence[Write]) -> StoreAnswer:
         """Rule R2, in order and pipelined. FENCED if any was; OK when all are in the store."""
         ...
 
@@ -114,15 +114,15 @@ class Store(Protocol):
         """Rule R9, in bulk: every (series, row), some thousands at a time. Raises `FencedError`."""
         ...
 
-    async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> Outcome:
+    async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> StoreAnswer:
         """Rule R14: do I still own it, and does the store still know my last confirmed call?"""
         ...
 
-    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[Outcome]:
+    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[StoreAnswer]:
         """`probe` for many at once, in the same order."""
         ...
 
-    async def mark(self, partition: PartitionId, owner: str, reading: str) -> Outcome:
+    async def mark(self, partition: PartitionId, owner: str, reading: str) -> StoreAnswer:
         """Rule R21: leave word of what this owner reads for whoever comes after it; empty: it hands over."""
         ...
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from stream_gru.errors import FencedError, StoreError
 from stream_gru.settings import State
-from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
+from stream_gru.stores import Assigned, Chosen, Identity, PartitionId, StoreAnswer, Write
 
 SCHEMES = ("memory",)
 _RESTORED_ROWS = 4096  # at a time: the event loop has its turn in between
@@ -29,14 +29,14 @@ class _Kept:
     rows: dict[bytes, bytes] = field(default_factory=dict)
     reading: str = ""
 
-    def write(self, write: Write) -> Outcome:
+    def write(self, write: Write) -> StoreAnswer:
         """Rule R2."""
         if write.owner != self.owner:
-            return Outcome.FENCED
+            return StoreAnswer.FENCED
         if self.seq >= write.n:
-            return Outcome.OK
+            return StoreAnswer.OK
         if self.seq != write.n - 1:
-            return Outcome.FENCED
+            return StoreAnswer.FENCED
         if write.offset is not None and self.offset is not None and write.offset < self.offset:
             raise StoreError(f"a write would move the offset back from {self.offset} to {write.offset}")
         if write.identity is not None:
@@ -46,7 +46,7 @@ class _Kept:
         if write.offset is not None:  # R4
             self.offset, self.marks = write.offset, dict(write.marks)
         self.seq = write.n
-        return Outcome.OK
+        return StoreAnswer.OK
 
 
 @dataclass(slots=True)
@@ -77,10 +77,10 @@ class MemoryStore:
         kept.owner, kept.seq = owner, 0
         return Assigned(kept.offset, kept.identity, len(kept.rows), kept.marks, kept.reading)
 
-    async def write(self, partition: PartitionId, writes: Sequence[Write]) -> Outcome:
+    async def write(self, partition: PartitionId, writes: Sequence[Write]) -> StoreAnswer:
         kept = self._partitions.get(partition)
-        fenced = any(kept is None or kept.write(write) is Outcome.FENCED for write in writes)
-        return Outcome.FENCED if fenced else Outcome.OK
+        fenced = any(kept is None or kept.write(write) is StoreAnswer.FENCED for write in writes)
+        return StoreAnswer.FENCED if fenced else StoreAnswer.OK
 
     async def load(
         self, partition: PartitionId, owner: str, confirmed: int, series: Sequence[bytes]
@@ -96,19 +96,19 @@ class MemoryStore:
             self._fenced(partition, owner, confirmed)
             yield rows[start : start + _RESTORED_ROWS]
 
-    async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> Outcome:
+    async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> StoreAnswer:
         kept = self._partitions.get(partition)
-        return Outcome.OK if kept and kept.owner == owner and kept.seq >= confirmed else Outcome.FENCED
+        return StoreAnswer.OK if kept and kept.owner == owner and kept.seq >= confirmed else StoreAnswer.FENCED
 
-    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[Outcome]:
+    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[StoreAnswer]:
         return [await self.probe(*one) for one in owned]
 
-    async def mark(self, partition: PartitionId, owner: str, reading: str) -> Outcome:
+    async def mark(self, partition: PartitionId, owner: str, reading: str) -> StoreAnswer:
         kept = self._partitions.get(partition)
         if kept is None or kept.owner != owner:
-            return Outcome.FENCED
+            return StoreAnswer.FENCED
         kept.reading = reading
-        return Outcome.OK
+        return StoreAnswer.OK
 
     async def mark_soon(self, words: Sequence[tuple[PartitionId, str, str]]) -> None:
         for word in words:

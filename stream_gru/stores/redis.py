@@ -17,7 +17,7 @@ from redis.asyncio import Connection
 from stream_gru.errors import FencedError, StoreError
 from stream_gru.process.tasks import heed
 from stream_gru.settings import State
-from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Write
+from stream_gru.stores import Assigned, Chosen, Identity, PartitionId, StoreAnswer, Write
 from stream_gru.stores._aside import Aside
 from stream_gru.stores._redis_calls import Calls
 from stream_gru.stores._redis_scripts import ASSIGN, CHOOSE, CHOSEN, DELETE, LOAD, MARK, SCAN, WRITE, header
@@ -78,9 +78,9 @@ class RedisStore:
                 "of stream-gru wrote them. Run that one, or forget the state with `stream-gru state reset`"
             ) from None
 
-    async def write(self, partition: PartitionId, writes: Sequence[Write]) -> Outcome:
+    async def write(self, partition: PartitionId, writes: Sequence[Write]) -> StoreAnswer:
         replies = await self._calls.send(partial(self._pack, partition), writes)
-        return Outcome.FENCED if b"FENCED" in replies else Outcome.OK
+        return StoreAnswer.FENCED if b"FENCED" in replies else StoreAnswer.OK
 
     async def load(
         self, partition: PartitionId, owner: str, confirmed: int, series: Sequence[bytes]
@@ -122,19 +122,19 @@ class RedisStore:
                     waiting.append((bucket, cursor))
                 yield list(zip(pairs[::2], pairs[1::2], strict=True))
 
-    async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> Outcome:
+    async def probe(self, partition: PartitionId, owner: str, confirmed: int) -> StoreAnswer:
         return (await self.probes([(partition, owner, confirmed)]))[0]
 
-    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    async def probes(self, owned: Sequence[tuple[PartitionId, str, int]]) -> list[StoreAnswer]:
+        outcomes: list[StoreAnswer] = []
         while len(outcomes) < len(owned):  # each call ends with the first that is fenced
             replies = await self._calls.send(self._pack_probe, owned[len(outcomes) :])
-            outcomes += [Outcome.FENCED if reply == b"FENCED" else Outcome.OK for reply in replies]
+            outcomes += [StoreAnswer.FENCED if reply == b"FENCED" else StoreAnswer.OK for reply in replies]
         return outcomes
 
-    async def mark(self, partition: PartitionId, owner: str, reading: str) -> Outcome:
+    async def mark(self, partition: PartitionId, owner: str, reading: str) -> StoreAnswer:
         [reply] = await self._calls.send(self._pack_mark, [(partition, owner, reading)])
-        return Outcome.FENCED if reply == b"FENCED" else Outcome.OK
+        return StoreAnswer.FENCED if reply == b"FENCED" else StoreAnswer.OK
 
     async def mark_soon(self, words: Sequence[tuple[PartitionId, str, str]]) -> None:
         await heed(self._aside.send(b"".join(map(self._pack_mark, words))))

@@ -13,7 +13,7 @@ from stream_gru.engine.arena import Cut
 from stream_gru.engine.row import as_bytes
 from stream_gru.errors import BrokerError, FencedError
 from stream_gru.protocol.partition import Checkpoint
-from stream_gru.stores import Outcome, Write
+from stream_gru.stores import StoreAnswer, Write
 from stream_gru.worker.fences import Fences
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.patience import RETRY_S, Patience
@@ -69,7 +69,7 @@ class Checkpointer:
         outcome = await self._patience(lambda: self._parts.store.write(live.id, writes), lambda: live.held)
         if not live.held:
             return False
-        if outcome is Outcome.FENCED:
+        if outcome is StoreAnswer.FENCED:
             self._fences.met(live)
             return False
         return True
@@ -103,7 +103,7 @@ class Checkpointer:
         for live, outcome in zip(idle, outcomes or (), strict=False):
             if not live.held:
                 continue
-            if outcome is Outcome.FENCED:
+            if outcome is StoreAnswer.FENCED:
                 self._fences.met(live)
             else:
                 live.checkpointed = time.monotonic()

@@ -28,7 +28,7 @@ from aiokafka.errors import KafkaError
 from stream_gru import kafka
 from stream_gru.errors import BrokerError, StreamGruError
 from stream_gru.kafka import rights
-from stream_gru.kafka.cluster import Cluster, Topic
+from stream_gru.kafka.cluster import Cluster, KafkaTopic
 from stream_gru.kafka.polite import polite
 from stream_gru.metrics import Metrics
 from stream_gru.process.tasks import own, put_away
@@ -263,7 +263,7 @@ async def send(settings: Settings, command: Command, timeout_s: float = 10.0, ex
     return sorted(replies.values(), key=lambda reply: reply.worker)
 
 
-def _partitions(topic: str, found: Mapping[str, Topic]) -> list[TopicPartition]:
+def _partitions(topic: str, found: Mapping[str, KafkaTopic]) -> list[TopicPartition]:
     return [TopicPartition(topic, partition) for partition in range(found[topic].partitions)]
 
 

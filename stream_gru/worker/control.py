@@ -18,7 +18,7 @@ from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.live import Live, Parts
 from stream_gru.worker.model import as_chosen, chosen_bundle
 from stream_gru.worker.patience import Patience
-from stream_gru.worker.source import Source
+from stream_gru.worker.source import ReadingSource
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,12 @@ class Control:
     """Rule R18: what it changes is no record, so a replay of the last interval may give other outputs than before."""
 
     def __init__(
-        self, parts: Parts, source: Source, checkpointer: Checkpointer, assignment: Assignment, patience: Patience
+        self,
+        parts: Parts,
+        source: ReadingSource,
+        checkpointer: Checkpointer,
+        assignment: Assignment,
+        patience: Patience,
     ) -> None:
         self._parts = parts
         self._source = source

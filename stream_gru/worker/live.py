@@ -15,7 +15,7 @@ from stream_gru.kafka.cluster import Cluster
 from stream_gru.kafka.commits import Commits
 from stream_gru.metrics import Health, Metrics
 from stream_gru.models.bundle import Bundle
-from stream_gru.protocol.guard import Guard
+from stream_gru.protocol.guard import ReadingGuard
 from stream_gru.protocol.partition import Partition
 from stream_gru.settings import Settings
 from stream_gru.stores import Identity, PartitionId, Store
@@ -36,7 +36,7 @@ class Live:
     complete: bool  # every row that the store has is resident: a series that is not is new
     checkpointed: float = 0.0  # monotonic time of the last confirmed checkpoint or probe
     acks: set[asyncio.Future[None]] = field(default_factory=set)  # publications not yet acknowledged
-    guard: Guard = field(default_factory=Guard)  # what must be read with care (rule R21)
+    guard: ReadingGuard = field(default_factory=ReadingGuard)  # what must be read with care (rule R21)
     calm: int = 0  # below it batches are small: an owner before this one ended, and may do so again
 
     @property

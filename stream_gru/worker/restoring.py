@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aiokafka import TopicPartition
 
 from stream_gru.errors import StoreError
-from stream_gru.kafka.cluster import Topic
+from stream_gru.kafka.cluster import KafkaTopic
 from stream_gru.protocol import guard
 from stream_gru.protocol.partition import Opening, Partition, Policy, Start
 from stream_gru.stores import Assigned, Identity, PartitionId, Store
@@ -41,7 +41,7 @@ class Restoring:
         self._parts = parts
         self._checkpointer = checkpointer
 
-    async def claim(self, tp: TopicPartition, topic: Topic) -> Claimed:
+    async def claim(self, tp: TopicPartition, topic: KafkaTopic) -> Claimed:
         """The fence."""
         parts, settings = self._parts, self._parts.settings
         state = Partition(

@@ -11,7 +11,7 @@ from typing import Any
 
 from stream_gru.errors import SettingsError
 from stream_gru.kafka.publisher import Publisher
-from stream_gru.kafka.pulse import SILENT_S, Pulse, Watch
+from stream_gru.kafka.pulse import SILENT_S, KafkaWatch, Pulse
 from stream_gru.process.tasks import Tasks, own
 from stream_gru.process.watchdog import Watchdog
 from stream_gru.worker.assignment import Assignment
@@ -24,7 +24,7 @@ from stream_gru.worker.outbox import Outbox
 from stream_gru.worker.patience import Patience
 from stream_gru.worker.restoring import hand_over
 from stream_gru.worker.room import Room
-from stream_gru.worker.source import Source
+from stream_gru.worker.source import ReadingSource
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Session:
         turning = Patience(parts.health, parts.metrics, watchdog.turn)  # for the source, which the watchdog watches
         admission = Admission(parts, turning, room, fences)
         self._outbox = outbox = Outbox(parts, publisher, self._spawn)
-        self._source = source = Source(parts, watchdog, admission, outbox, assignment)
+        self._source = source = ReadingSource(parts, watchdog, admission, outbox, assignment)
         self.control = Control(parts, source, checkpointer, assignment, patience)
 
     async def run(self) -> None:
@@ -113,7 +113,7 @@ class Session:
         def more() -> str | None:
             return unsent(self._publisher)
 
-        await Watch(parts.settings.kafka, self._pulse, parts.health, more=more, check=check).run()
+        await KafkaWatch(parts.settings.kafka, self._pulse, parts.health, more=more, check=check).run()
 
     async def _only_one(self) -> None:
         """Ends the worker when another process took its place in the group: two would throw each other out for ever."""

@@ -1,4 +1,4 @@
-"""The loop that takes readings in. `Source._score` is the way of every record, from top to bottom."""
+"""The loop that takes readings in. `ReadingSource._score` is the way of every record, from top to bottom."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fitting(most: int, took: float, limit: int) -> int:
     return max(1, min(limit, int(most * min(2.0, _STEP_S / max(took, 1e-6)))))
 
 
-class Source:
+class ReadingSource:
     """One task: polls, and scores what it gets, batch after batch."""
 
     def __init__(

@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalGenerationError, KafkaError, RebalanceInProgressError, UnknownMemberIdError
 
 from stream_gru.errors import BrokerError, FencedError, StoreUnavailableError
-from stream_gru.stores import Chosen, Outcome
+from stream_gru.stores import Chosen, StoreAnswer
 from stream_gru.worker.checkpoint import Checkpointer
 from stream_gru.worker.fences import Fences
 from stream_gru.worker.live import Live, Parts, Spawn
@@ -202,7 +202,7 @@ class Taking:
                 await asyncio.sleep(RETRY_S)
         outcomes = await side_by_side(lives, lambda live: parts.store.mark(live.id, live.owner, str(live.guard)))
         for live, outcome in zip(lives, outcomes, strict=True):
-            if outcome is Outcome.FENCED and live.held:
+            if outcome is StoreAnswer.FENCED and live.held:
                 self._fences.met(live)
             elif live.held and live.tp in parts.consumer.assignment():
                 parts.consumer.seek(live.tp, live.state.position)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from aiokafka.errors import KafkaError
 
 from stream_gru.errors import BrokerError
-from stream_gru.kafka.cluster import Topic
+from stream_gru.kafka.cluster import KafkaTopic
 from stream_gru.protocol.opening import compare
 from stream_gru.stores import Identity, PartitionId
 from stream_gru.worker.live import Parts
@@ -22,9 +22,9 @@ class TopicWatch:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._topics: dict[str, Topic] = {}  # as they were when a partition of them was taken
+        self._topics: dict[str, KafkaTopic] = {}  # as they were when a partition of them was taken
 
-    def taken(self, topics: Mapping[str, Topic]) -> None:
+    def taken(self, topics: Mapping[str, KafkaTopic]) -> None:
         """Partitions of these are taken, as the broker describes them now."""
         for name, topic in topics.items():
             self._topics.setdefault(name, topic)
@@ -46,7 +46,7 @@ class TopicWatch:
             for name, topic in there.items():
                 self._compare(name, self._topics.setdefault(name, topic), topic)
 
-    def _compare(self, name: str, was: Topic, now: Topic) -> None:
+    def _compare(self, name: str, was: KafkaTopic, now: KafkaTopic) -> None:
         if (was.id, was.partitions) == (now.id, now.partitions):
             return
         settings = self._parts.settings

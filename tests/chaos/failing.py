@@ -22,7 +22,7 @@ from stream_gru.kafka.commits import Commits
 from stream_gru.protocol.partition import Partition
 from stream_gru.stores.redis import RedisStore
 from stream_gru.worker.encoder import Encoder
-from stream_gru.worker.source import Source
+from stream_gru.worker.source import ReadingSource
 from tests.support.forked import work
 
 _ON_ITS_WAY_S = 0.003  # less than a broker takes to answer, mostly
@@ -109,9 +109,9 @@ def raises(die: Sentence) -> None:
 
 def source_cancelled(die: Sentence) -> None:
     """The task that takes readings in is cancelled by somebody, so many seconds after its start."""
-    run = Source.run
+    run = ReadingSource.run
 
-    async def running(self: Source) -> None:
+    async def running(self: ReadingSource) -> None:
         task = asyncio.current_task()
         assert task is not None
 
@@ -122,7 +122,7 @@ def source_cancelled(die: Sentence) -> None:
         asyncio.get_running_loop().call_later(float(os.environ["FAIL_AFTER"]), cancel)
         await run(self)
 
-    Source.run = running  # type: ignore[method-assign]
+    ReadingSource.run = running  # type: ignore[method-assign]
 
 
 KILLS: dict[str, Callable[[Sentence], None]] = {

@@ -15,13 +15,13 @@ from redis.asyncio.connection import Connection
 
 from stream_gru import stores
 from stream_gru.errors import SettingsError, StoreError, StoreUnavailableError
-from stream_gru.stores import Assigned, Identity, Outcome, PartitionId, Store, Write
+from stream_gru.stores import Assigned, Identity, PartitionId, Store, StoreAnswer, Write
 from stream_gru.stores._redis_scripts import WRITE, header
 from stream_gru.tools.embedded import RedisServer, free_port
 from tests.support.freezing import freeze
 
 IDENTITY = Identity(topic_id="T-1", partitions=4, buckets=16, model="digest", row="1")
-OK, FENCED = Outcome.OK, Outcome.FENCED
+OK, FENCED = StoreAnswer.OK, StoreAnswer.FENCED
 pytestmark = pytest.mark.integration
 
 
@@ -314,7 +314,7 @@ async def test_a_password_set_where_there_was_none_is_waited_for(redis_server: R
     partition = PartitionId(uuid4().hex, "readings", 0)
     series = [b"s%d" % at for at in range(100)]
 
-    async def attempt() -> Outcome:
+    async def attempt() -> StoreAnswer:
         while True:
             try:
                 return await store.write(partition, [Write(mine, 1, series, series, 5)])

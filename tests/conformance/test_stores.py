@@ -12,10 +12,10 @@ import pytest
 
 from stream_gru import stores
 from stream_gru.errors import FencedError, SettingsError, StoreError
-from stream_gru.stores import Assigned, Chosen, Identity, Outcome, PartitionId, Store, Write
+from stream_gru.stores import Assigned, Chosen, Identity, PartitionId, Store, StoreAnswer, Write
 
 IDENTITY = Identity(topic_id="T-1", partitions=4, buckets=16, model="digest", row="1")
-OK, FENCED = Outcome.OK, Outcome.FENCED
+OK, FENCED = StoreAnswer.OK, StoreAnswer.FENCED
 
 
 def owner() -> str:

@@ -18,7 +18,7 @@ from aiokafka.errors import IllegalStateError
 
 from stream_gru import stores
 from stream_gru.errors import BrokerError
-from stream_gru.kafka.cluster import Topic
+from stream_gru.kafka.cluster import KafkaTopic
 from stream_gru.models import bundle
 from stream_gru.protocol.partition import Commit
 from stream_gru.settings import Kafka, Metrics, Model, Settings, State
@@ -231,8 +231,8 @@ class Cluster:
     async def check(self, settings: Settings) -> None:
         pass
 
-    async def topics(self, names: Iterable[str]) -> dict[str, Topic]:
-        return {name: Topic(self._world.topic_id, self._world.partitions) for name in names if self._world.there}
+    async def topics(self, names: Iterable[str]) -> dict[str, KafkaTopic]:
+        return {name: KafkaTopic(self._world.topic_id, self._world.partitions) for name in names if self._world.there}
 
     async def commits(self, group: str, tps: Sequence[TopicPartition]) -> dict[TopicPartition, Commit]:
         return {tp: self._world.commits[tp] for tp in tps if tp in self._world.commits}

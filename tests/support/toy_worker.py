@@ -15,7 +15,7 @@ import numpy as np
 
 from stream_gru.errors import StoreUnavailableError
 from stream_gru.protocol.partition import Checkpoint, Commit, Partition, Start
-from stream_gru.stores import Identity, Outcome, PartitionId, Store, Write
+from stream_gru.stores import Identity, PartitionId, Store, StoreAnswer, Write
 from stream_gru.tools.embedded import RedisServer
 from tests.model.store import Row, decode
 
@@ -25,7 +25,7 @@ IDENTITY = Identity(topic_id="T", partitions=1, buckets=16, model="m", row="1")
 
 LOG = [b"a", b"b", b"c", b"d", b"a", b"b", b"e", b"a", b"c", b"f", b"a", b"e"]
 
-OK, FENCED = Outcome.OK, Outcome.FENCED
+OK, FENCED = StoreAnswer.OK, StoreAnswer.FENCED
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Worker:
         self.dirty = set()
         return checkpoint, self.partition.writes(checkpoint, series, [self.rows[s].encode() for s in series], 2, "T")
 
-    async def checkpoint(self) -> Outcome:
+    async def checkpoint(self) -> StoreAnswer:
         """Cut, write until the store answers, confirm, commit."""
         checkpoint, writes = self.cut()
         outcome = await patiently(lambda: self.store.write(ID, writes))

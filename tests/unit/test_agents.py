@@ -84,7 +84,7 @@ def test_the_module_has_an_app_for_fausts_command(monkeypatch: pytest.MonkeyPatc
 def test_fausts_worker_has_no_web_server() -> None:
     made = app()
     made.conf.web_enabled = True  # as its command does
-    agents.Worker(made)
+    agents.FaustWorker(made)
     assert not made.conf.web_enabled
 
 

@@ -14,7 +14,7 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 
 from stream_gru.errors import BrokerError
 from stream_gru.kafka import pulse as module
-from stream_gru.kafka.pulse import SILENT_S, Pulse, Watch
+from stream_gru.kafka.pulse import SILENT_S, KafkaWatch, Pulse
 from stream_gru.metrics import Health
 from stream_gru.settings import Kafka
 
@@ -150,7 +150,7 @@ class Scene:
         self.pulse = pulse
         pulse.attach(self.client)
         monkeypatch.setattr(module, "diagnose", self._diagnose)
-        self.watch = Watch(KAFKA, pulse, self.health, more=lambda: self.more, check=self._check)
+        self.watch = KafkaWatch(KAFKA, pulse, self.health, more=lambda: self.more, check=self._check)
 
     async def _diagnose(self, _: Kafka) -> BrokerError | None:
         return self.cause

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stream_gru.errors import FencedError, GapError, IdentityError, StateLostError
-from stream_gru.protocol.opening import Check, commit_of
+from stream_gru.protocol.opening import RecordCheck, commit_of
 from stream_gru.protocol.partition import Commit, Gap, Opening, Partition, Policy, Start, record_crc
 from stream_gru.stores import Assigned, Identity, PartitionId
 
@@ -122,7 +122,7 @@ def test_the_last_record_applied_is_asked_for() -> None:
     commit = commit_of(WITHOUT_IDS, 8, "7:00000abc")
     owner = partition.claim(WITHOUT_IDS)
     opening = partition.open(owner, Assigned(5, WITHOUT_IDS, marks=marks), commit, 0, 10)
-    assert opening.checks == (Check(4, 0xFF, of_commit=False), Check(7, 0xABC, of_commit=True))
+    assert opening.checks == (RecordCheck(4, 0xFF, of_commit=False), RecordCheck(7, 0xABC, of_commit=True))
     assert not partition.active
     with pytest.raises(FencedError):
         partition.verify("somebody else", {4: 0xFF, 7: 0xABC})

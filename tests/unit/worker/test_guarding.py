@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_gru.protocol.guard import Guard
+from stream_gru.protocol.guard import ReadingGuard
 from stream_gru.stores.memory import MemoryStore
 from tests.support.one_worker import Play, World
 
@@ -19,7 +19,7 @@ async def test_word_is_left_of_what_is_scored_and_suspects_are_read_alone(
     async with play(world, name=name) as stage:
         await stage.scored()
         await stage.stop()
-        guard = Guard().tries(30, 39)
+        guard = ReadingGuard().tries(30, 39)
         left = await stage.left()
         await stage.store.mark(stage.at(0), "nobody", str(guard))  # refused: not the owner
         assert left.reading == ""
@@ -56,7 +56,7 @@ async def test_suspects_of_one_partition_are_acquitted_before_those_of_another_a
             identity = (await stage.left(partition)).identity
             assert identity is not None
             await stage.store.assign(stage.at(partition), "dead", identity)
-            await stage.store.mark(stage.at(partition), "dead", str(Guard().tries(first, first + 4)))
+            await stage.store.mark(stage.at(partition), "dead", str(ReadingGuard().tries(first, first + 4)))
     world.add(5, 0)
     world.add(5, 1)
     trying: list[tuple[int, int | None]] = []
@@ -64,7 +64,7 @@ async def test_suspects_of_one_partition_are_acquitted_before_those_of_another_a
 
     async def noting(self: MemoryStore, words: Any) -> None:
         for partition, _, word in words:
-            tried = msgspec.json.decode(word, type=Guard).trying
+            tried = msgspec.json.decode(word, type=ReadingGuard).trying
             trying.append((partition.partition, None if tried is None else tried.first))
         await mark(self, words)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from stream_gru.protocol.guard import Guard, Span
+from stream_gru.protocol.guard import ReadingGuard, Span
 from stream_gru.worker.guarding import Guarding
-from stream_gru.worker.source import Source, fitting
+from stream_gru.worker.source import ReadingSource, fitting
 
 TP = TopicPartition("readings", 0)
 
@@ -23,9 +23,9 @@ def test_the_batch_fits_the_time(most: int, took: float, expected: int) -> None:
     assert fitting(most, took, 8192) == expected
 
 
-def live(calm: int = 0, guard: Guard | None = None) -> Any:
+def live(calm: int = 0, guard: ReadingGuard | None = None) -> Any:
     """A partition at offset 7."""
-    return SimpleNamespace(state=SimpleNamespace(position=7), calm=calm, guard=guard or Guard())
+    return SimpleNamespace(state=SimpleNamespace(position=7), calm=calm, guard=guard or ReadingGuard())
 
 
 SAME = live()
@@ -38,12 +38,12 @@ SAME = live()
         (live(), SAME, False),  # of which of the two assignments are they?
         (None, SAME, True),
         (None, live(calm=10), False),
-        (None, live(guard=Guard((Span(7, 9, 1),))), False),
+        (None, live(guard=ReadingGuard((Span(7, 9, 1),))), False),
     ],
 )
 def test_what_a_rebalance_came_in_between_is_asked_for_again(was: Any, now: Any, taken: bool) -> None:
     sought: list[tuple[TopicPartition, int]] = []
-    source = Source.__new__(Source)
+    source = ReadingSource.__new__(ReadingSource)
     parts: Any = SimpleNamespace(
         live={TP: now}, consumer=SimpleNamespace(seek=lambda tp, offset: sought.append((tp, offset)))
     )
