@@ -225,7 +225,7 @@ class ReadingSource:
         with stage.labels("load").time():
             admitted = await self._admission.admit(polled, decoded)
         # From here on nothing is awaited: a cut is another turn of the event loop, and falls between two batches. Where
-        # one of these raises, its batch stays begun and no cut is made any more.
+        # one of these raises, nothing of its batch is stored: it stays torn, or its outputs unacknowledged.
         begun = begin(polled)
         with stage.labels("step").time():
             forecasts = self._step(admitted.readings)

@@ -100,6 +100,7 @@ class Taking:
                 failed = dict.fromkeys(left, error)
             for tp in set(left) - failed.keys():
                 self._tasks.pop(tp, None)
+            self._fences.news.set()  # there may be one that was fenced while others were still being restored
             left = sorted(failed)
             self._problem = f" ({failed[left[0]]}; it is tried again)" if left else ""
             self.report()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiokafka.errors import UnknownMemberIdError
 
+from stream_gru.models import bundle
 from stream_gru.stores.memory import MemoryStore
+from stream_gru.worker import control, taking
+from stream_gru.worker.model import as_chosen
 from tests.support.one_worker import FIRST, SECOND, TOPIC, Play, World
 
 
@@ -88,3 +92,80 @@ async def test_a_partition_that_another_took_is_dropped_and_the_group_is_asked(w
         await consumer.take(FIRST)
         await consumer.give([FIRST])
         await stage.until(lambda: stage.worker.health.ready)
+
+
+async def test_a_fence_drops_a_partition_and_stops_its_delivery_at_once(world: World, play: Play) -> None:
+    """Records that are delivered before the next seek would pass for those of the next assignment."""
+    async with play(world) as stage:
+        await stage.scored()
+        first = next(live for live in stage.lives if live.tp == FIRST)
+        consumer, commands = world.consumer, stage.worker.control
+        assert consumer is not None
+        assert commands is not None
+        commands._checkpointer._fences.met(first)
+        assert first not in stage.lives
+        assert consumer._paused == {FIRST}
+        await stage.until(lambda: len(stage.lives) == 2 and not consumer._paused)
+
+
+@pytest.mark.parametrize("meets", ["a checkpoint", "a load"])
+async def test_whoever_meets_a_fence_drops_the_partition(world: World, play: Play, meets: str) -> None:
+    async with play(world, state={"checkpoint_interval_s": 3600}) as stage:
+        await stage.until(lambda: len(world.ids("forecasts")) == 50)
+        commands = stage.worker.control
+        assert commands is not None
+        first = next(live for live in stage.lives if live.tp == FIRST)
+        await stage.left(0)  # a fence
+        if meets == "a checkpoint":
+            await commands._checkpointer.checkpoint(lambda: [first])
+        else:
+            first.complete = False  # as if not all of its rows fitted
+            world.add(1)
+            world.logs[FIRST][-1] = replace(world.logs[FIRST][-1], key=b"never seen")
+        await stage.until(lambda: first not in stage.lives)
+        await stage.until(lambda: len(stage.lives) == 2)
+        world.add(5)
+        await stage.until(lambda: f"{TOPIC}-0-{world.end(FIRST) - 1}" in world.ids("forecasts"))
+
+
+async def test_one_that_is_fenced_while_others_are_restored_is_taken_again(
+    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers, restore = asyncio.Event(), asyncio.Event(), MemoryStore.restore
+
+    async def slow(self: MemoryStore, partition: Any, *args: Any) -> Any:
+        if partition.partition == SECOND.partition:
+            asked.set()
+            await answers.wait()
+        async for rows in restore(self, partition, *args):
+            yield rows
+
+    monkeypatch.setattr(MemoryStore, "restore", slow)
+    monkeypatch.setattr(taking, "_TOGETHER_PARTITIONS", 1)
+    async with play(world) as stage:
+        await stage.until(lambda: asked.is_set() and bool(stage.lives))
+        first = stage.lives[0]
+        await stage.left(0)  # a fence
+        await stage.until(lambda: first not in stage.lives)
+        answers.set()
+        await stage.until(lambda: {live.tp for live in stage.lives} == {FIRST, SECOND})
+
+
+async def test_a_partition_of_a_replaced_model_is_taken_with_the_groups_at_once(
+    world: World, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_FOLLOW_S", 3600.0)
+    async with play(world) as stage:
+        await stage.scored()
+        served = stage.worker._parts.engine.bundle  # type: ignore[union-attr] # it is connected
+        files = bundle.read(bundle.DEFAULT)
+        other = bundle.parse(files, "another worker's")
+        chosen = as_chosen(other, files)
+        await stage.store.choose(stage.settings.kafka.group_id, chosen, {served.digest: served.name})
+        consumer = world.consumer
+        assert consumer is not None
+        await consumer.take(FIRST)
+        await consumer.give([FIRST])
+        await stage.until(lambda: {live.state.identity.model for live in stage.lives} == {other.digest})
+        world.add(5)
+        await stage.scored()
