@@ -103,7 +103,6 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka s
             self._fences.news.clear()
             assigned, taking = self._parts.consumer.assignment(), self._taking.partitions
             for tp in sorted(self._fences.doubted & assigned - set(taking)):
-                self._parts.consumer.pause(tp)
                 self._taking.begin([tp])
 
     async def _take_after(self, live: Live) -> None:

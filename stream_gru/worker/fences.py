@@ -21,10 +21,12 @@ class Fences:
         self.news = asyncio.Event()  # there may be doubted ones that nobody takes yet
 
     def met(self, live: Live) -> None:
-        """Another owner took the partition (rule R11): all of it is dropped at once."""
+        """Another owner took the partition (rule R11): all of it is dropped at once, and nothing more of it is read."""
         log.error("%s: fenced: another worker took the partition, or the store went back in time", live.id)
         self._parts.metrics.conflicts.inc()
         self._parts.release(live)
+        if live.tp in self._parts.consumer.assignment():
+            self._parts.consumer.pause(live.tp)
         self.doubt(live.tp)
 
     def doubt(self, tp: TopicPartition) -> None:
