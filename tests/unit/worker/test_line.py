@@ -6,28 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
 
 from stream_gru.protocol.guard import handed_over
 from stream_gru.stores.memory import MemoryStore
 from stream_gru.worker.encoder import Encoder
 from stream_gru.worker.outbox import Outbox
-from tests.support.one_worker import TOPIC, Play, Stage, World, player
-
-FIRST = TopicPartition(TOPIC, 0)
-
-
-@pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Play:
-    return player(monkeypatch)
-
-
-@pytest.fixture
-def world() -> World:
-    made = World()
-    made.add(30, 0)
-    made.add(20, 1)
-    return made
+from tests.support.one_worker import FIRST, Play, Stage, World
 
 
 def engine(stage: Stage) -> Any:
