@@ -169,3 +169,20 @@ async def test_a_partition_of_a_replaced_model_is_taken_with_the_groups_at_once(
         await stage.until(lambda: {live.state.identity.model for live in stage.lives} == {other.digest})
         world.add(5)
         await stage.scored()
+
+
+async def test_rows_of_a_replaced_model_are_dropped_in_the_store_before_anything_is_read(
+    world: World, play: Play
+) -> None:
+    name = "replaced"
+    async with play(world, name=name) as stage:
+        await stage.scored()
+        served = stage.lives[0].state.identity
+        await stage.stop()
+        files = bundle.read(bundle.DEFAULT)
+        chosen = as_chosen(bundle.parse(files, "another worker's"), files)
+        await stage.store.choose(stage.settings.kafka.group_id, chosen, {served.model: served.name})
+    async with play(world, name=name, state={"checkpoint_interval_s": 3600}) as stage:
+        await stage.until(lambda: len(stage.lives) == 2)
+        left = await stage.left()
+        assert (left.identity.model, left.rows, left.offset) == (chosen.digest, 0, 30)
