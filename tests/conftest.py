@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from stream_gru.kafka import diagnose
-from stream_gru.settings import Kafka, Metrics, Settings, State, Topics
+from stream_gru.settings import Kafka, MetricsSettings, Settings, State, Topics
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import KafkaServer, RedisServer, kafka_server
 from stream_gru.tools.processes import wait_until
@@ -89,7 +89,7 @@ def make_settings(kafka: KafkaServer, redis_url: str) -> Callable[[int], Setting
             ),
             # Tests wait for what is stored; those that are about what isn't yet have an interval of their own.
             state=State.model_validate({"url": redis_url, "checkpoint_interval_s": 0.2}),
-            metrics=Metrics(port=0),
+            metrics=MetricsSettings(port=0),
         )
         topics.create(made, partitions)
         return made

@@ -43,19 +43,22 @@ def addresses(servers: str) -> list[tuple[str, int]]:
     return found
 
 
-class Section(BaseModel):
-    """A frozen part of the tree; an unknown name is an error, not ignored."""
+class SettingsSection(BaseModel):
+    """A frozen part of the tree; an unknown name is an error, not ignored.
+
+    Its class has `Settings` in its name where the bare name is that of what it sets up, as `Worker`.
+    """
 
     # Hidden: what pydantic would show of a wrong input may be a password.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
 
-def _one_of(section: Section, *names: str) -> None:
+def _one_of(section: SettingsSection, *names: str) -> None:
     if all(getattr(section, name) is not None for name in names):
         raise ValueError(f"{' and '.join(names)} are both set; leave one of them out")
 
 
-class Kafka(Section):
+class Kafka(SettingsSection):
     """How to reach Kafka. Names follow its own client settings."""
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="comma-separated host:port")
@@ -113,7 +116,7 @@ class Kafka(Section):
         return secrets.read("kafka.ssl_key_password", self.ssl_key_password, self.ssl_key_password_file)
 
 
-class Topics(Section):
+class Topics(SettingsSection):
     """Topic names. Forecasts and anomalies have as many partitions as the readings they answer."""
 
     readings: tuple[TopicName, ...] = Field(("readings",), min_length=1)
@@ -134,7 +137,7 @@ class Topics(Section):
         return self
 
 
-class Input(Section):
+class Input(SettingsSection):
     """Where in a record the series, the time and the values stand, and what is refused."""
 
     codec: str = Field("json", min_length=1, description="a module of stream_gru.codecs")
@@ -172,7 +175,7 @@ class Input(Section):
         return values
 
 
-class State(Section):
+class State(SettingsSection):
     """Where the rows are kept and how often they are written."""
 
     url: SecretStr = Field(
@@ -193,8 +196,16 @@ class State(Section):
         1_000_000, ge=1, le=100_000_000, description="rows a worker holds in memory; more are evicted"
     )
     max_series: int = Field(1_000_000, ge=1, le=100_000_000, description="series one partition may have")
-    on_state_lost: Literal["rebuild", "refuse"] = Field("rebuild", description="rule R15: no state but a commit")
-    on_gap: Literal["continue", "refuse"] = Field("continue", description="rule R16: unread records are gone")
+    on_state_lost: Literal["rebuild", "refuse"] = Field(
+        "rebuild",
+        description="when the group has a commit but the store has no state: rebuild makes it again from what Kafka "
+        "retains, refuse ends the worker",
+    )
+    on_gap: Literal["continue", "refuse"] = Field(
+        "continue",
+        description="when Kafka has deleted records that were not read yet: continue goes on behind them, refuse ends "
+        "the worker",
+    )
     request_timeout_s: Seconds = 10.0
 
     @field_validator("url")
@@ -239,7 +250,7 @@ class State(Section):
         return secrets.read("state.ssl_key_password", self.ssl_key_password, self.ssl_key_password_file)
 
 
-class Model(Section):
+class ModelSettings(SettingsSection):
     """Which weights, and where they run."""
 
     bundle: File | None = Field(None, description="a bundle's folder; none: the one that ships in the package")
@@ -250,7 +261,7 @@ class Model(Section):
     )
 
 
-class Detector(Section):
+class Detector(SettingsSection):
     """When a reading counts as anomalous."""
 
     sensitivity: float = Field(
@@ -262,7 +273,7 @@ class Detector(Section):
     min_n_samples_seen: int = Field(150, ge=1, description="readings before a series is judged; until then `warmup`")
 
 
-class Gaps(Section):
+class Gaps(SettingsSection):
     """What becomes of a series when readings or values are missing."""
 
     policy: Literal["carry", "reset", "impute"] = Field(
@@ -276,7 +287,7 @@ class Gaps(Section):
     limit: int = Field(24, ge=1, le=1000, description="steps in a row that are filled in at most")
 
 
-class Metrics(Section):
+class MetricsSettings(SettingsSection):
     """The HTTP server of /metrics, /health and /ready."""
 
     host: Text = "127.0.0.1"
@@ -284,7 +295,7 @@ class Metrics(Section):
     gates: bool = Field(False, description="count the activations of the model's gates, as stream_gru_gate_activation")
 
 
-class Worker(Section):
+class WorkerSettings(SettingsSection):
     """Batches, back-pressure and the watchdog."""
 
     max_batch: int = Field(8192, ge=1, le=1_000_000, description="readings scored at once")
@@ -294,7 +305,7 @@ class Worker(Section):
     exit_after_s: Seconds = 30.0
 
 
-class Alerts(Section):
+class Alerts(SettingsSection):
     """The agent that turns anomalies into alerts."""
 
     silence_s: Seconds = Field(
@@ -303,7 +314,7 @@ class Alerts(Section):
     )
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """Everything that can be set, read once at the start and never changed."""
 
     role: Literal["all", "scorer", "alerter"] = "all"
@@ -312,11 +323,11 @@ class Settings(Section):
     topics: Topics = Topics()
     input: Input = Input()
     state: State = State()
-    model: Model = Model()
+    model: ModelSettings = ModelSettings()
     detector: Detector = Detector()
     gaps: Gaps = Gaps()
-    metrics: Metrics = Metrics()
-    worker: Worker = Worker()
+    metrics: MetricsSettings = MetricsSettings()
+    worker: WorkerSettings = WorkerSettings()
     alerts: Alerts = Alerts()
 
     def require_room(self) -> None:

@@ -20,7 +20,7 @@ from pydantic import SecretStr, ValidationError
 
 from stream_gru.errors import SettingsError
 from stream_gru.settings import secrets
-from stream_gru.settings.fields import Section, Settings
+from stream_gru.settings.fields import Settings, SettingsSection
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def _of_kubernetes(variable: str, variables: Mapping[str, str]) -> bool:
 
 def _settings() -> Iterator[tuple[Name, Any]]:
     for name, top in Settings.model_fields.items():
-        if isinstance(top.annotation, type) and issubclass(top.annotation, Section):
+        if isinstance(top.annotation, type) and issubclass(top.annotation, SettingsSection):
             for leaf, inner in top.annotation.model_fields.items():
                 yield (name, leaf), inner.annotation
         else:

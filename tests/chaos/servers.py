@@ -14,7 +14,7 @@ from uuid import uuid4
 import redis
 
 from stream_gru.errors import StreamGruError
-from stream_gru.settings import Kafka, Metrics, Settings, State, Topics
+from stream_gru.settings import Kafka, MetricsSettings, Settings, State, Topics
 from stream_gru.tools import topics
 from stream_gru.tools.embedded import HOST, ApacheKafka, RedisServer, Server, free_port
 from tests.chaos.proxy import Proxy
@@ -185,7 +185,7 @@ def settings_for(kafka: str, url: str, partitions: int, *, direct: str = "", lin
             command_replies=f"command-replies-{unique}",
         ),
         state=State(url=url),
-        metrics=Metrics(port=0),
+        metrics=MetricsSettings(port=0),
     )
     made = made.model_copy(update={"worker": made.worker.model_copy(update={"linger_ms": linger_ms})})
     topics.create(at(made, direct or kafka), partitions)

@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 
 from stream_gru.kafka import kafka_python_options
-from stream_gru.settings import Metrics, Settings, State, environment
+from stream_gru.settings import MetricsSettings, Settings, State, environment
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import wait_until
 from tests.support.forked import Worker
@@ -38,7 +38,7 @@ def test_a_rotated_password_needs_no_restart(rotating: SecuredKafka, tmp_path: P
         role="scorer",
         kafka=rotating.kafka("BRIEF", USER, sasl_password=None, sasl_password_file=password),
         state=State.model_validate({"url": "memory://", "capacity": 20_000}),
-        metrics=Metrics(host=HOST, port=free_port()),
+        metrics=MetricsSettings(host=HOST, port=free_port()),
     )
 
     def said() -> tuple[bool, dict[str, str]]:

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 
 from stream_gru.kafka import aiokafka_options, tail
 from stream_gru.kafka.names import changelog_topic
-from stream_gru.settings import Kafka, Metrics, Settings, environment
+from stream_gru.settings import Kafka, MetricsSettings, Settings, environment
 from stream_gru.tools.embedded import HOST, free_port
 from stream_gru.tools.processes import Child, wait_until
 from stream_gru.worker import commands
@@ -58,7 +58,7 @@ def _settings(kafka: Kafka, role: str = "all") -> Settings:
         {
             "kafka": kafka.model_copy(update={"session_timeout_s": 6.0}),
             "role": role,
-            "metrics": Metrics(port=free_port()),
+            "metrics": MetricsSettings(port=free_port()),
         }
     )
 

@@ -21,8 +21,7 @@ from stream_gru.errors import BrokerError
 from stream_gru.kafka.cluster import KafkaTopic
 from stream_gru.models import bundle
 from stream_gru.protocol.partition import Commit
-from stream_gru.settings import Kafka, Metrics, Model, Settings, State
-from stream_gru.settings import Worker as Limits
+from stream_gru.settings import Kafka, MetricsSettings, ModelSettings, Settings, State, WorkerSettings
 from stream_gru.stores import PartitionId, Store
 from stream_gru.worker import clients, control, taking, topic_watch, worker
 from stream_gru.worker.worker import Worker
@@ -326,9 +325,9 @@ def player(monkeypatch: pytest.MonkeyPatch) -> Play:
             role="scorer",
             kafka=Kafka(**(kafka or {})),
             state=State.model_validate({"url": url, "checkpoint_interval_s": 0.02, "capacity": 4096, **(state or {})}),
-            model=Model(bundle=bundle.SHIPPED["light"], device="cpu"),
-            metrics=Metrics(port=0),
-            worker=Limits(max_batch=512),
+            model=ModelSettings(bundle=bundle.SHIPPED["light"], device="cpu"),
+            metrics=MetricsSettings(port=0),
+            worker=WorkerSettings(max_batch=512),
         )
         runner = Worker(settings)
         stage = Stage(world, settings, runner, stores.from_settings(settings.state), asyncio.create_task(runner.run()))

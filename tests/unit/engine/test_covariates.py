@@ -19,7 +19,7 @@ from stream_gru.errors import DataError, SettingsError
 from stream_gru.models import bundle
 from stream_gru.models.context import Context
 from stream_gru.models.network import Network
-from stream_gru.settings import Input, Model, Settings
+from stream_gru.settings import Input, ModelSettings, Settings
 from stream_gru.worker.worker import Worker
 from tests.support.command_line import stream_gru
 
@@ -83,7 +83,7 @@ def test_a_reading_whose_covariates_are_unknown_is_no_missing_reading(wanting: P
 @pytest.mark.parametrize("fields", [(), ("load",), ("sun", "load"), ("load", "sun", "wind")])
 def test_a_worker_starts_with_the_fields_of_its_model_alone(wanting: Path, fields: tuple[str, ...]) -> None:
     def start(covariates: tuple[str, ...]) -> Stepper:
-        settings = Settings(input=Input(covariates=covariates), model=Model(bundle=wanting, device="cpu"))
+        settings = Settings(input=Input(covariates=covariates), model=ModelSettings(bundle=wanting, device="cpu"))
         return Worker(settings)._engine()
 
     assert start(("load", "weather.sun")).covariates == ("load", "sun")
