@@ -36,18 +36,22 @@ class Runs:
         self._next = 0
         self.wanted: Counter[tuple[str, str]] = Counter()
 
-    async def write(self, n: int, *, rate: float | None = None) -> None:
-        """Begin and end `n` runs. However long Kafka is away, what is written is there once, and in order."""
-        options = aiokafka_options(self._settings.kafka)
-        async with AIOKafkaProducer(**options, enable_idempotence=True, linger_ms=5) as producer:
+    async def write(self, n: int) -> None:
+        """Begin and end `n` runs."""
+        async with self._producer() as producer:
             for _ in range(n):
-                at, series = 2 * self._next, f"s{self._next}"
-                self._next += 1
-                for value in (payload(at, series, alert=True), payload(at + 1, series, anomaly=False)):
-                    await self._send(producer, value)
-                self.wanted.update([(f"readings-0-{at}", "firing"), (f"readings-0-{at}", "resolved")])
-                if rate:
-                    await asyncio.sleep(1 / rate)
+                await self._run(producer)
+
+    def _producer(self) -> AIOKafkaProducer:
+        """However long Kafka is away, what it sends is there once, and in order."""
+        return AIOKafkaProducer(**aiokafka_options(self._settings.kafka), enable_idempotence=True, linger_ms=5)
+
+    async def _run(self, producer: AIOKafkaProducer) -> None:
+        at, series = 2 * self._next, f"s{self._next}"
+        self._next += 1
+        for value in (payload(at, series, alert=True), payload(at + 1, series, anomaly=False)):
+            await self._send(producer, value)
+        self.wanted.update([(f"readings-0-{at}", "firing"), (f"readings-0-{at}", "resolved")])
 
     async def _send(self, producer: AIOKafkaProducer, value: bytes) -> None:
         while True:
@@ -63,8 +67,10 @@ class Runs:
         flowing = True
 
         async def flow() -> None:
-            while flowing:
-                await self.write(RUNS_A_SECOND, rate=RUNS_A_SECOND)
+            async with self._producer() as producer:
+                while flowing:
+                    await self._run(producer)
+                    await asyncio.sleep(1 / RUNS_A_SECOND)
 
         task = asyncio.create_task(flow())
         enough = self.wanted.total() + 2 * RUNS_A_SECOND  # alerts, two for each run
