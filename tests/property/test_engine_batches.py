@@ -61,6 +61,7 @@ def assert_same(one: Forecasts, other: Forecasts, y: np.ndarray) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6, err_msg=f.name)
 
 
+@pytest.mark.slow
 @examples(max_examples=30, deadline=None)
 @pytest.mark.parametrize("policy", ["carry", "reset", "impute"])
 @given(case=logs())
@@ -105,6 +106,7 @@ def test_a_replayed_log_changes_nothing(
     np.testing.assert_array_equal(engine.arena.read(slots), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["carry", "reset", "impute"])
 @examples(max_examples=30, deadline=None)
 @given(case=logs(), data=st.data())

@@ -28,6 +28,7 @@ def log() -> Readings:
     return Readings(series, np.arange(len(tick)), 1_700_000_000_000 + tick * 1000 - late, value[:, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", ["light", "zero-shot"])
 def test_row_25_a_replay_in_other_batches_agrees(bundle: str) -> None:
     """Within what is promised of an output that is said again; flags differ only beside the threshold."""

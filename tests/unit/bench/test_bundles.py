@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from stream_gru.engine.stepper import Stepper
@@ -14,6 +15,7 @@ from stream_gru.models.network import Network
 from tests.support.command_line import stream_gru
 
 
+@pytest.mark.slow
 def test_sizes_errors_and_ratios(tmp_path: Path) -> None:
     torch.manual_seed(0)
     description = bundle.Description(name="tiny", network=Network(cells=("rnn",), hidden=4), horizons=(5,))

@@ -66,6 +66,7 @@ def test_a_window_without_others_to_compare_it_with_is_left_out() -> None:
     assert (found["events"], found["left_out"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_the_benchmark_reads_labels_and_knows_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     y, start = rng.normal(50, 1, 1500), np.datetime64("2024-01-01")

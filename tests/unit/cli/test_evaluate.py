@@ -80,6 +80,7 @@ def test_published_scores_of_rows_are_scored_on_the_same_files(data: Path) -> No
     assert "Numenta HTM, its scores, these files" not in found  # not of all files
 
 
+@pytest.mark.slow
 def test_tables_and_pictures(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     result = evaluate("nab", "--data", data, "--out", tmp_path, "--plot", "--bundle", "light")

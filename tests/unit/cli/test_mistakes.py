@@ -127,6 +127,7 @@ def taken() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["alerter", "scorer"])
 def test_a_port_in_use_is_one_line(folder: Path, taken: int, role: str) -> None:
     flags = [f"metrics.port={taken}", f"kafka.bootstrap_servers=127.0.0.1:{free_port()}", "state.password=hunter2"]
@@ -160,6 +161,7 @@ def test_servers_that_never_say_a_word_are_not_waited_for(here: Run, taken: int)
     assert f"Redis at redis://127.0.0.1:{taken}/0 does not answer" in said
 
 
+@pytest.mark.slow
 def test_a_worker_whose_secret_has_no_file_does_not_start(folder: Path) -> None:
     flags = [*SASL, "kafka.sasl_password_file=nowhere", "metrics.port=0", "state.url=memory://"]
     code, said = run(folder, "worker", "--role", "scorer", *(part for flag in flags for part in ("--set", flag)))

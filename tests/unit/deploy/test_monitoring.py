@@ -78,6 +78,7 @@ def test_prometheus_accepts_its_configuration_and_the_rules() -> None:
     deploy_files.run_tool("promtool", "check", "rules", *deploy_files.RULE_FILES)
 
 
+@pytest.mark.slow
 def test_the_rules_do_what_their_unit_tests_say() -> None:
     said = deploy_files.run_tool("promtool", "test", "rules", *deploy_files.RULE_TEST_FILES)
     assert said.count("SUCCESS") == len(deploy_files.RULE_TEST_FILES)

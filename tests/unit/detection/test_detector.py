@@ -34,6 +34,7 @@ def watched() -> tuple[Fleet, list[Label], Readings, Forecasts]:
     return fleet, block.labels, readings, engine.step(readings)
 
 
+@pytest.mark.slow
 def test_most_injected_anomalies_are_found(watched: tuple[Fleet, list[Label], Readings, Forecasts]) -> None:
     fleet, labels, readings, out = watched
     found = defaultdict(list)
@@ -99,6 +100,7 @@ def made_up() -> dict[str, Forecasts]:
     return dict(zip(MADE_UP, run(list(MADE_UP.values())), strict=True))
 
 
+@pytest.mark.slow
 def test_a_series_warms_up(made_up: dict[str, Forecasts]) -> None:
     out = made_up["young"]
     assert (out.level[:150] == Level.WARMUP).all()

@@ -58,6 +58,7 @@ def test_score_takes_one_feature_and_epochs() -> None:
         engine.score(["x", "x"], [120_000, 120_000], [1.0, np.inf])
 
 
+@pytest.mark.slow
 def test_the_package_gives_the_engine_without_importing_torch_for_help() -> None:
     code = "import sys, stream_gru; assert 'torch' not in sys.modules; assert stream_gru.Engine.__name__ == 'Engine'"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -101,6 +102,7 @@ def test_the_threads_of_torch_stay_as_they_are() -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_frames_and_columns_give_the_same() -> None:
     readings = wave()
     columns = Engine(capacity=1).score(readings["series"].to_list(), readings["timestamp"], readings["value"])

@@ -167,6 +167,7 @@ def test_a_counter_keeps_its_precision_also_after_a_jump(start: float) -> None:
     assert 0 < out.upper[0, 0] - out.lower[0, 0] < 10
 
 
+@pytest.mark.slow
 def test_few_ordinary_late_readings_are_flagged() -> None:
     rng, flags = np.random.default_rng(5), []
     for draw in (rng.normal, rng.standard_normal, rng.laplace):

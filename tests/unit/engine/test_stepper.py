@@ -126,6 +126,7 @@ def test_a_spike_is_flagged_alerted_once_and_closed() -> None:
     assert (out.anomaly_grade[run:] == 0).all()
 
 
+@pytest.mark.slow
 def test_more_sensitivity_lowers_the_thresholds() -> None:
     rng = np.random.default_rng(2)
     y = [*rng.normal(size=400), 6.0, *rng.normal(size=20)]

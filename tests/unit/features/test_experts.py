@@ -60,6 +60,7 @@ def test_the_profile_of_the_week_knows_weekends() -> None:
     assert np.abs(y[168:-1] + moves(views, DAY)[168:-1] - y[169:]).max() > 1
 
 
+@pytest.mark.slow
 def test_a_profile_is_interpolated_between_hours_of_many_readings() -> None:
     at = np.arange(5 * 288)
     y = np.sin(at * 2 * np.pi / 288)
@@ -87,6 +88,7 @@ def test_a_gap_leaves_the_profile_at_its_hours() -> None:
             assert day[i % 24] + view.moves[0, DAY, 0] == pytest.approx(day[(i + 1) % 24], abs=0.2), i
 
 
+@pytest.mark.slow
 def test_the_regression_learns_what_depends_on_the_last_differences() -> None:
     rng = np.random.default_rng(2)
     dx = np.zeros(1500)

@@ -75,6 +75,7 @@ def of(file: Path, *more: object) -> list[object]:
     return ["--file", file, "--time", "time", "--value", "value", "--key", "unit", "--out", file.parent / "out", *more]
 
 
+@pytest.mark.slow
 def test_a_file_gives_a_picture_and_a_table(tmp_path: Path) -> None:
     file = write(tmp_path / "line 3.csv")
     said = json.loads(command(*of(file, "--json")))
@@ -109,6 +110,7 @@ def test_a_table_of_several_features_has_a_row_for_each(tmp_path: Path) -> None:
     assert table["update_mean"].is_null().to_list() == np.isnan(value.ravel()).tolist()
 
 
+@pytest.mark.slow
 def test_one_series_of_a_file_and_its_last_readings(tmp_path: Path) -> None:
     file = write(tmp_path / "line.csv")
     every = pl.read_csv(json.loads(command("b", *of(file, "--json")))["table"])
@@ -136,6 +138,7 @@ def test_missing_values_have_no_gates(tmp_path: Path) -> None:
     assert (end.readings, end.gates) == (2, {})
 
 
+@pytest.mark.slow
 def test_a_table_for_people(tmp_path: Path) -> None:
     said = command(*of(write(tmp_path / "line.csv")))
     assert "2 series, 400 readings" in said

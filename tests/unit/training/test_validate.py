@@ -277,6 +277,7 @@ def test_no_forecast_knows_what_comes_after_its_origin(tmp_path: Path) -> None:
     assert (first.forecast[50:, :, 0] != second.forecast[50:, :, 0]).all()
 
 
+@pytest.mark.slow
 def test_a_recipe_is_fitted_once_on_what_lies_before_the_first_origin(tmp_path: Path) -> None:
     history = SeriesCollection(
         [Series(one.timestamp, one.value, f, name="m") for f, one in enumerate([series(600)] * 2)]
@@ -315,6 +316,7 @@ def run(*arguments: str) -> str:
     return stream_gru(*arguments).stdout
 
 
+@pytest.mark.slow
 def test_the_command_prints_folds_and_origins(tmp_path: Path) -> None:
     base = write(tmp_path)
     small = [part for name, value in SMALL.items() for part in ("--set", f"{name}={json.dumps(value)}")]

@@ -171,6 +171,7 @@ def test_what_is_missing_is_filled_as_the_recipe_says() -> None:
     assert 0.2 < (~learned["interpolate"].known).mean() < 0.3
 
 
+@pytest.mark.slow
 def test_held_back_windows_are_as_in_service() -> None:
     """No line drawn to what comes after a gap, nothing augmented, none too old."""
     history = SeriesCollection([line(400, gaps=4)])
