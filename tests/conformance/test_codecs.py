@@ -98,6 +98,7 @@ def hostile(draw: st.DrawFn, good: list[bytes]) -> bytes | None:
     return draw(st.none() | st.binary(max_size=40) | pieces)
 
 
+@pytest.mark.slow
 @every_codec
 @every_mapping
 @examples(deadline=None)

@@ -279,6 +279,7 @@ def test_what_happens_leaves_the_world_before_it(case: Case) -> None:
         world = rng.choice(following)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SOUND, ids=str)
 def test_no_order_of_events_breaks_a_guarantee(case: Case) -> None:
     found = explore(case.world, max_states=50_000)
@@ -287,6 +288,7 @@ def test_no_order_of_events_breaks_a_guarantee(case: Case) -> None:
     assert found.finished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MUTANTS, ids=str)
 def test_without_a_rule_some_order_does(case: Case) -> None:
     found = explore(case.world, max_states=20_000)

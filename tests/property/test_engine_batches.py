@@ -73,6 +73,7 @@ def test_any_batching_equals_one_at_a_time(
     assert_same(run(engine, log, cuts), run(engine, log, list(range(len(log)))), log.value)
 
 
+@pytest.mark.slow
 @examples(max_examples=20, deadline=None)
 @pytest.mark.parametrize("policy", ["carry", "reset", "impute"])
 @given(case=logs())
@@ -86,6 +87,7 @@ def test_neighbours_do_not_matter(
     assert_same(run(engine, log, cuts).take(mine), alone, log.value[mine])
 
 
+@pytest.mark.slow
 @examples(max_examples=20, deadline=None)
 @pytest.mark.parametrize("policy", ["carry", "reset", "impute"])
 @given(case=logs())
@@ -136,6 +138,7 @@ def test_what_is_said_again_after_a_restart_agrees(
     assert_same(again.take(said), first.take(slice(position, None)).take(said), log.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", ["light", "zero-shot"])
 def test_the_future_is_not_seen(bundle: str) -> None:
     """A prefix of a log has the outputs that it has within the whole."""

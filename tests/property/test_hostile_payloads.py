@@ -43,6 +43,7 @@ hostile = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [pytest.param(10_000 // BATCH, id="10,000")])
 def test_row_20_each_hostile_payload_is_one_dead_letter(batches: int) -> None:
     """No crash, one dead letter for each of them, and what stands between them is read as if they were not there."""

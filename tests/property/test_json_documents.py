@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,6 +88,7 @@ def expected(payload: bytes) -> tuple[bytes, int, float, float] | None:
     return (str(name).encode(), math.floor(at), first, second) if good else None
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.lists(texts(), max_size=4))
 def test_a_batch_says_what_each_document_says(payloads: list[bytes]) -> None:

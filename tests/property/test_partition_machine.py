@@ -7,6 +7,7 @@ are over one worker must bring everything to its end.
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -79,4 +80,4 @@ class PartitionMachine(RuleBasedStateMachine):
 
 
 PartitionMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=100, deadline=None)
-TestPartition = PartitionMachine.TestCase
+TestPartition = pytest.mark.slow(PartitionMachine.TestCase)

@@ -35,6 +35,7 @@ def rows(report: dict[str, Any], title: str) -> dict[str, dict[str, Any]]:
     return {next(iter(row.values())): row for row in table["rows"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", [s for s in Suite if s is not Suite.ett])  # the longest; tested by its functions
 def test_every_suite_prints_one_object_beside_baselines(data: Path, tmp_path: Path, suite: Suite) -> None:
     quick = ["--bundle", "light", *(["--limit", 100] * (suite == "one-step"))]
@@ -51,6 +52,7 @@ def test_every_suite_prints_one_object_beside_baselines(data: Path, tmp_path: Pa
     assert all(len(list(csv.reader(table.read_text().splitlines()))) > 1 for table in tables)
 
 
+@pytest.mark.slow
 def test_an_obvious_anomaly_is_found_in_nab(data: Path) -> None:
     report = json.loads(evaluate("nab", "--data", data, "--json", "--threshold", 2).stdout)
     found = rows(report, "NAB, 2 files")
@@ -62,6 +64,7 @@ def test_an_obvious_anomaly_is_found_in_nab(data: Path) -> None:
     assert {"stream-gru: alert_score >= 1, all files", "stream-gru: alert_score >= 2, all files"} <= fixed.keys()
 
 
+@pytest.mark.slow
 def test_published_scores_of_rows_are_scored_on_the_same_files(data: Path) -> None:
     perfect, n = np.zeros(evaluation_data.ROWS), evaluation_data.ROWS
     perfect[295] = 1

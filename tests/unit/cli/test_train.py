@@ -41,6 +41,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(bundle.load(folder).forecaster.state_dict())
 
 
+@pytest.mark.slow
 def test_made_up_series_without_files(tmp_path: Path) -> None:
     result = train("--out", tmp_path / "mine", *QUICK, "--set", "horizons=[2]", "--report")
     assert result.exit_code == 0, result.output

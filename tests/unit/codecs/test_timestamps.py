@@ -133,6 +133,7 @@ def test_no_number_upsets_its_neighbours(numbers: list[float]) -> None:
         assert all(t == INVALID or FIRST <= t <= LAST for t in together)
 
 
+@pytest.mark.slow
 @given(
     st.text() | st.from_regex(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?", fullmatch=True)
 )

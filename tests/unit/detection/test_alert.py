@@ -51,6 +51,7 @@ def test_after_an_alert_only_a_clearly_larger_surprise_is_news() -> None:
     assert scores[0] == 2.0
 
 
+@pytest.mark.slow
 def test_a_series_that_keeps_alerting_counts_less_until_it_has_been_quiet() -> None:
     scores = told([2.0] * 76 * 6)
     emitted = scores[scores > 0]

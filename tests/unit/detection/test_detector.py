@@ -17,6 +17,8 @@ from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import SettingsError
 from stream_gru.training.fleet import Fleet, Label
 
+pytestmark = pytest.mark.slow
+
 SERIES, TICKS, STEP = 120, 3000, 60_000
 AFTER = 5 * STEP  # an anomaly may be flagged so long after its end
 ECHO = 100 * STEP  # the return to normal is a change as well
@@ -34,7 +36,6 @@ def watched() -> tuple[Fleet, list[Label], Readings, Forecasts]:
     return fleet, block.labels, readings, engine.step(readings)
 
 
-@pytest.mark.slow
 def test_most_injected_anomalies_are_found(watched: tuple[Fleet, list[Label], Readings, Forecasts]) -> None:
     fleet, labels, readings, out = watched
     found = defaultdict(list)
@@ -100,7 +101,6 @@ def made_up() -> dict[str, Forecasts]:
     return dict(zip(MADE_UP, run(list(MADE_UP.values())), strict=True))
 
 
-@pytest.mark.slow
 def test_a_series_warms_up(made_up: dict[str, Forecasts]) -> None:
     out = made_up["young"]
     assert (out.level[:150] == Level.WARMUP).all()

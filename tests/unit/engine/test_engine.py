@@ -64,6 +64,7 @@ def test_the_package_gives_the_engine_without_importing_torch_for_help() -> None
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_any_step_may_be_asked_for() -> None:
     own, asked = Engine(capacity=1), Engine(capacity=1, horizons=(24, 2))
     assert own.steps == (1, 12, 36)
@@ -111,6 +112,7 @@ def test_frames_and_columns_give_the_same() -> None:
     assert Engine(capacity=1).score(times).equals(columns)
 
 
+@pytest.mark.slow
 def test_pandas_in_pandas_out() -> None:
     readings = wave()
     there = Engine(capacity=1).score(readings)

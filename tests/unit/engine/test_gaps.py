@@ -179,6 +179,7 @@ def test_what_is_imputed_are_the_forecasts_themselves() -> None:
     assert np.isnan([out.y[0, 0], out.anomaly_score[0]]).all()
 
 
+@pytest.mark.slow
 def test_an_imputed_series_keeps_its_phase_over_a_gap() -> None:
     values = np.sin(np.arange(400) / 3)
     keep = np.r_[np.arange(380), np.arange(386, 400)]
@@ -233,6 +234,7 @@ def test_features_are_imputed_one_by_one_and_a_missed_reading_whole() -> None:
     assert head(engine)["seen"].tolist() == [52, 52]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["carry", "reset", "impute"])
 def test_a_series_with_uneven_times_works(policy: str) -> None:
     rng = np.random.default_rng(3)

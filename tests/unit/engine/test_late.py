@@ -62,6 +62,7 @@ def test_a_late_reading_is_held_against_what_it_would_have_been_in_time(back: in
     assert feed.row() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["carry", "impute"])
 @pytest.mark.parametrize("seed", range(4))
 def test_so_it_is_with_uneven_and_equal_times_and_features_that_are_missing(seed: int, policy: str) -> None:
@@ -147,6 +148,7 @@ def test_late_nulls_and_features_one_by_one() -> None:
     np.testing.assert_allclose(out.yhat[1, 1], short([46], [[0, 0]]).yhat[0, 1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_filler_of_a_gap_that_comes_late_is_held_against_the_imputed_forecasts() -> None:
     noise = np.random.default_rng(2).normal(0, 0.1, 400)
     feed, values = Feed(gaps=settings.Gaps(policy="impute")), np.sin(np.arange(400) / 3) + noise

@@ -109,6 +109,7 @@ def test_features_are_independent_and_may_be_missing_one_by_one() -> None:
     assert both((NAN, NAN)).level[0] == Level.MISSING
 
 
+@pytest.mark.slow
 def test_a_spike_is_flagged_alerted_once_and_closed() -> None:
     rng = np.random.default_rng(1)
     feed = Feed(make())
@@ -139,6 +140,7 @@ def test_more_sensitivity_lowers_the_thresholds() -> None:
     assert scores[1].mean() > 1.5 * scores[0].mean()
 
 
+@pytest.mark.slow
 def test_an_anomaly_of_several_features_is_explained() -> None:
     rng = np.random.default_rng(6)
     feed = Feed(make(3))
@@ -155,6 +157,7 @@ def test_an_anomaly_of_several_features_is_explained() -> None:
     assert np.isnan(out.expected_values[~out.is_anomaly]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1e9, 1e12])
 def test_a_counter_keeps_its_precision(start: float) -> None:
     rng = np.random.default_rng(3)

@@ -43,6 +43,7 @@ def head(case: SuiteCase, n: int) -> SuiteCase:
     return replace(case, timestamp=case.timestamp[:n], value=case.value[:n])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [1, 3])
 def test_no_look_ahead(features: int) -> None:
     cases = [make(i, n, features) for i, n in enumerate((300, 420, 180, 411))]
@@ -54,6 +55,7 @@ def test_no_look_ahead(features: int) -> None:
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6, err_msg=field.name)
 
 
+@pytest.mark.slow
 def test_side_by_side_is_as_alone_and_labels_change_nothing() -> None:
     cases = [make(i, n) for i, n in enumerate((200, 300, 250))]
     together = streaming.judge(LIGHT, cases, lambda _: None)

@@ -101,6 +101,7 @@ def test_the_regression_learns_what_depends_on_the_last_differences() -> None:
     assert np.abs(dx[501:]).mean() > 0.15
 
 
+@pytest.mark.slow
 def test_the_best_smoother_follows_what_suits_the_series() -> None:
     noise = np.random.default_rng(3).normal(size=600)
     slow = moves(Run(1).all(noise, every=1000), SMOOTHER)
@@ -136,6 +137,7 @@ def test_each_series_may_have_its_own_steps() -> None:
         torch.testing.assert_close(own.moves[1, :, series], every.moves[1 + series, :, series])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e9])
 def test_scale_and_level_change_nothing_but_the_scale(scale: float) -> None:
     y = np.random.default_rng(5).normal(size=300).cumsum()

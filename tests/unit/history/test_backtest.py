@@ -34,6 +34,7 @@ def backtest(*arguments: object) -> str:
     return stream_gru("backtest", *arguments).output
 
 
+@pytest.mark.slow
 def test_one_table_a_file_with_the_output_record(tmp_path: Path) -> None:
     y = write(tmp_path / "one.csv")
     write(tmp_path / "two.csv", 100, seed=1, spike=None)
@@ -56,6 +57,7 @@ def test_one_table_a_file_with_the_output_record(tmp_path: Path) -> None:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_gaps_are_filled_in_where_the_settings_say_so(tmp_path: Path) -> None:
     write(tmp_path / "whole.csv", 100, spike=None)
     lines = (tmp_path / "whole.csv").read_text().splitlines()
@@ -67,6 +69,7 @@ def test_gaps_are_filled_in_where_the_settings_say_so(tmp_path: Path) -> None:
         assert imputed.to_list() == [0] * 80 + [3 if name == "impute" else 0] + [0] * 16
 
 
+@pytest.mark.slow
 def test_files_side_by_side_are_as_files_alone(tmp_path: Path) -> None:
     names = [f"f{i}.csv" for i in range(5)]
     for i, name in enumerate(names):

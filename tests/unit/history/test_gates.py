@@ -98,6 +98,7 @@ def test_a_file_gives_a_picture_and_a_table(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_table_of_several_features_has_a_row_for_each(tmp_path: Path) -> None:
     made = Stepper(features=("x", "y"), capacity=1, device="cpu")
     value = np.random.default_rng(4).normal(size=(50, 2))
@@ -128,6 +129,7 @@ def test_the_last_readings_are_of_each_series() -> None:
     assert tool._last(["a", "b", "a"], 9).tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_missing_values_have_no_gates(tmp_path: Path) -> None:
     value = np.array([[1.0], [2.0], [np.nan], [np.nan]])
     history = History(["s"] * 4, np.arange(4) * MINUTE, value)

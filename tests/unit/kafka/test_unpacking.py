@@ -144,6 +144,7 @@ except unpacking.BatchTooLargeError:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_bomb_takes_little_more_memory_than_the_bound(codec: str) -> None:
     # In a process of its own, whose peak nothing else has raised.

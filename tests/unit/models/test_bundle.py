@@ -104,6 +104,7 @@ def test_no_pickle_is_ever_read(folder: Path) -> None:
         bundle.load(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_is_saved_loaded_and_served(variant: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -18,6 +18,8 @@ from stream_gru.models.network import Network
 from stream_gru.training import calibrate, clean
 from tests.support.command_line import stream_gru
 
+pytestmark = pytest.mark.slow
+
 LIGHT = Path("light")
 PLAN = calibrate.CalibrationPlan(series=300, readings=1500, seed=5)
 
@@ -51,7 +53,6 @@ def test_a_clean_fleet_is_the_same_for_a_seed_and_varied() -> None:
     assert (value.std(1) > 0).all()
 
 
-@pytest.mark.slow
 def test_thresholds_rise_as_fewer_alerts_are_wanted(limits: Limits) -> None:
     assert len(limits.rates) == len(limits.surprise) >= 4
     assert (np.diff(limits.rates) < 0).all()
@@ -60,7 +61,6 @@ def test_thresholds_rise_as_fewer_alerts_are_wanted(limits: Limits) -> None:
     assert (np.diff(limits.deviation) > 0).all()
 
 
-@pytest.mark.slow
 def test_other_series_give_about_as_many_alerts_as_were_asked_for(limits: Limits) -> None:
     checked = calibrate.check(LIGHT, limits, replace(PLAN, seed=6), 0.3)
     assert checked.asked > 50
@@ -68,7 +68,6 @@ def test_other_series_give_about_as_many_alerts_as_were_asked_for(limits: Limits
     assert checked.share < 0.02
 
 
-@pytest.mark.slow
 def test_a_dry_run_leaves_the_bundle_alone(folder: Path) -> None:
     before = bundle.load(folder).digest
     result = stream_gru("calibrate", folder, "--series", 100, "--readings", 1500, "--dry-run")
@@ -76,7 +75,6 @@ def test_a_dry_run_leaves_the_bundle_alone(folder: Path) -> None:
     assert bundle.load(folder).digest == before
 
 
-@pytest.mark.slow
 def test_thresholds_are_written_into_the_bundle_and_served(folder: Path) -> None:
     before = bundle.load(folder)
     result = stream_gru("calibrate", folder, "--series", 100, "--readings", 1500, "--json")

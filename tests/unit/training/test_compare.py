@@ -31,6 +31,7 @@ def test_recipes_by_name_and_file(tmp_path: Path) -> None:
         compare.recipes(["gru", "gru"], {})
 
 
+@pytest.mark.slow
 def test_nothing_learns_from_what_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     history = waves(1000)
     seen: list[tuple[str, int, int | None, int]] = []

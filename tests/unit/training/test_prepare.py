@@ -67,6 +67,7 @@ def whole(series: list[Filled]) -> Windows:
     return tape.cut(Spans(np.arange(N), np.cumsum(tape.sizes) - tape.sizes, tape.sizes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaling", [Scaling(), STANDARD], ids=["online", "standard"])
 @pytest.mark.parametrize("context", [Context(), CONTEXT], ids=["plain", "context"])
 @pytest.mark.parametrize(("how", "gaps"), [("mask", False), ("mask", True), ("forward", True), ("forecast", True)])

@@ -35,6 +35,7 @@ def test_the_best_weights_are_returned_not_the_last() -> None:
     assert fitted.quality.error == fitted.checks[losses.index(best)].error
 
 
+@pytest.mark.slow
 def test_an_early_stop_waits_for_its_patience() -> None:
     plan = {"plan__check_every": 2, "plan__min_gain": 0.9, "plan__steps": 50}
     fitted = run(make(**plan, plan__patience=3))
@@ -99,6 +100,7 @@ def test_nothing_is_printed_or_left_behind(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "accumulate"), [(40, 1), (16, 3)])
 def test_a_resumed_fit_equals_one_that_was_never_interrupted(steps: int, accumulate: int, tmp_path: Path) -> None:
     """With all that has a memory: dice, moments, statistics, schedule, the place in the data, states in mid-window."""

@@ -53,6 +53,7 @@ def stepped(block: Block, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     return Block.unroll(block, x, state)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("window", [1, 2, SHORT, LONG])
 @pytest.mark.parametrize("before", [0, 3, 40])
@@ -251,6 +252,7 @@ def test_bidirectional_shows_the_gates_of_its_last_forward_step() -> None:
         torch.testing.assert_close(gate, expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [lambda window: Attention(16, window), lambda window: Transformer(16, window, heads=2)],

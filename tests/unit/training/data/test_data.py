@@ -152,6 +152,7 @@ def test_only_the_recent_past_is_learned_from() -> None:
     assert data.describe(few, "x", SeriesCollection([line(1000)])).scaling.loc == ((800 + 999) / 2,)
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_filled_as_the_recipe_says() -> None:
     history = SeriesCollection([line(400, gaps=4)])
     learned: dict[str, Windows] = {}

@@ -67,6 +67,7 @@ def waves(name: str, phase: float) -> Series:
     return Series(np.arange(300) * HOUR, value, 0, name=name)
 
 
+@pytest.mark.slow
 def test_a_forecast_fills_as_the_engine_does_when_it_goes_on_with_its_own() -> None:
     series = [waves("a", 0.0), waves("b", 1.0)]
     filled = fill(series, "forecast")
@@ -83,6 +84,7 @@ def test_a_forecast_fills_as_the_engine_does_when_it_goes_on_with_its_own() -> N
     assert start.description.missing == "mask"  # the model itself is as it was
 
 
+@pytest.mark.slow
 def test_a_bundle_of_several_scales_and_covariates_fills_its_own_feature(tmp_path: Path) -> None:
     description = bundle.Description(
         name="two",
@@ -109,6 +111,7 @@ def served_as(folder: Path, how: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["forward", "forecast"])
 def test_any_batching_of_readings_with_gaps_gives_the_same(tmp_path: Path, how: str) -> None:
     rng, n = np.random.default_rng(0), 200

@@ -326,6 +326,7 @@ def test_a_fit_with_steps_that_are_far_too_large() -> None:
     assert "overfitting" not in what
 
 
+@pytest.mark.slow
 def test_a_fit_of_little_data_for_many_steps() -> None:
     settings = {"network.hidden": 48, "plan.learning_rate": 0.02, "plan.schedule": "constant", "plan.weight_decay": 0.0}
     what = found(history("noise", 150, 1), 120, **settings)
@@ -339,6 +340,7 @@ def test_a_fit_that_ends_too_soon() -> None:
     assert "miscalibrated" in what
 
 
+@pytest.mark.slow
 def test_a_fit_of_what_nothing_can_forecast() -> None:
     what = found(history("walk", 1000, 2), 80, **{"plan.learning_rate": 0.02, "plan.warm_up": 10})
     assert "worse_than_last_value" in what

@@ -20,6 +20,8 @@ from stream_gru.training.recipe import Recipe
 from stream_gru.training.report import facts, norms
 from stream_gru.training.report.residuals import Residuals, residuals
 
+pytestmark = pytest.mark.slow
+
 NAME = '<script>alert("ha")</script> & co'
 
 
@@ -71,7 +73,6 @@ def seen(page: str) -> _Seen:
     return parser
 
 
-@pytest.mark.slow
 def test_the_page_loads_nothing(page: str) -> None:
     assert seen(page).loads == []
     styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.S))
@@ -128,7 +129,6 @@ def test_the_page_tells_the_fit_and_the_recipe(page: str, made: tuple[Fitted, Pr
     assert "plan.clip" in text
 
 
-@pytest.mark.slow
 def test_without_a_recipe_or_a_log_there_is_still_a_page(made: tuple[Fitted, Prepared, Recipe], tmp_path: Path) -> None:
     fitted, prepared, _ = made
     bare = Fitted(**{**vars(fitted), "log": None})
@@ -137,14 +137,12 @@ def test_without_a_recipe_or_a_log_there_is_still_a_page(made: tuple[Fitted, Pre
     assert "Gradient norm of each part" not in text
 
 
-@pytest.mark.slow
 def test_a_report_that_can_not_be_written_says_so(made: tuple[Fitted, Prepared, Recipe], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="report can't be written to"):
         report.write(tmp_path / "file" / "report.html", *made)
 
 
-@pytest.mark.slow
 def test_series_that_never_move_or_are_never_known_make_a_page(
     made: tuple[Fitted, Prepared, Recipe], tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def search(out: Path, dimensions: space.Space = SIZES, **options: Any) -> Search
     return tune.tune(BASE, dimensions, history(), Search(**{"pruner": "none", **options}), out, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_search_finds_what_is_best_and_leaves_its_bundle(
     tmp_path: Path, sampler: Literal["random", "tpe"], fake: FakeFit
@@ -147,6 +148,7 @@ def test_every_trial_is_judged_on_the_same_windows(tmp_path: Path, fake: FakeFit
     assert fake.windows[0].value.shape[1] == BASE.data.length
 
 
+@pytest.mark.slow
 def test_a_grid_makes_each_combination_once(tmp_path: Path, fake: FakeFit) -> None:
     dimensions: space.Space = {"hidden": Choice((2,)), "layers": Range(1, 4), "dropout": Range(0.0, 0.5)}
     study = str(tmp_path / "study.db")
@@ -183,6 +185,7 @@ def test_a_trial_without_hope_is_ended_early(tmp_path: Path, fake: FakeFit, prun
     assert fake.checks == [5] * 13
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_under_its_name(tmp_path: Path, fake: FakeFit) -> None:
     study = f"sqlite:///{tmp_path / 'study.db'}"
     counts: list[int] = []
