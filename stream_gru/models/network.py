@@ -31,7 +31,7 @@ class Network(BaseModel):
         ("gru",), min_length=1, max_length=16, description="modules of models.cells; several: an ensemble of members"
     )
     hidden: int = Field(64, ge=1, le=4096, description="units of a cell")
-    layers: int = Field(1, ge=1, le=16)
+    layers: int = Field(1, ge=1, le=16, description="layers of cells, one on the other")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of units dropped between layers and before the head")
     zoneout: float = Field(0.0, ge=0, lt=1, description="chance that a unit of the state is kept as it was")
     norm: Literal["none", "layer", "batch"] = Field("none", description="of each layer's output")

@@ -59,26 +59,42 @@ class Kafka(Section):
     """How to reach Kafka. Names follow its own client settings."""
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="comma-separated host:port")
-    group_id: str = Field("stream-gru", min_length=1, max_length=200, pattern=r"^[a-zA-Z0-9._-]+$")
+    group_id: str = Field(
+        "stream-gru",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[a-zA-Z0-9._-]+$",
+        description="consumer group; workers with one group_id share the partitions, and their state is kept under it",
+    )
     group_instance_id: str | None = Field(
         None,
         pattern=r"^[a-zA-Z0-9._-]{1,200}$",
         description="static membership: a restart within the session moves nothing",
     )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    sasl_password_file: File | None = Field(None, description="holds the password; read again at each connection")
-    ssl_cafile: File | None = None
-    ssl_certfile: File | None = None
-    ssl_keyfile: File | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="SSL encrypts; SASL asks for user and password"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="how the password is proved; needed with SASL"
+    )
+    sasl_username: str | None = Field(None, description="user name; needed with SASL")
+    sasl_password: SecretStr | None = Field(None, description="password; or give sasl_password_file")
+    sasl_password_file: File | None = Field(None, description="file with the password; read again at each connection")
+    ssl_cafile: File | None = Field(None, description="PEM file of the CAs to trust; unset: those of this machine")
+    ssl_certfile: File | None = Field(None, description="PEM file of the client certificate, for mTLS")
+    ssl_keyfile: File | None = Field(None, description="PEM file of its key; unset: the key is in ssl_certfile")
     ssl_key_password: SecretStr | None = Field(None, description="passphrase of ssl_keyfile")
-    ssl_key_password_file: File | None = None
-    session_timeout_s: Seconds = 10.0
+    ssl_key_password_file: File | None = Field(
+        None, description="file with that passphrase; read again at each connection"
+    )
+    session_timeout_s: Seconds = Field(
+        10.0, description="the group takes a worker that is silent for so long for dead and moves its partitions"
+    )
     rebalance_timeout_s: Seconds = Field(20.0, description="how long the group waits for a member to join again")
-    request_timeout_s: Seconds = 30.0
-    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
+    request_timeout_s: Seconds = Field(30.0, description="how long one request to Kafka may take")
+    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = Field(
+        "none", description="of the batches that are published"
+    )
     start: Literal["earliest", "latest"] = Field("earliest", description="where a group without any commit begins")
 
     @field_validator("bootstrap_servers")
@@ -116,13 +132,13 @@ class Kafka(Section):
 class Topics(Section):
     """Topic names. Forecasts and anomalies have as many partitions as the readings they answer."""
 
-    readings: tuple[TopicName, ...] = Field(("readings",), min_length=1)
-    forecasts: TopicName = "forecasts"
-    anomalies: TopicName = "anomalies"
-    alerts: TopicName = "alerts"
-    dead_letters: TopicName = "dead-letters"
-    commands: TopicName = "commands"
-    command_replies: TopicName = "command-replies"
+    readings: tuple[TopicName, ...] = Field(("readings",), min_length=1, description="input; one topic, or several")
+    forecasts: TopicName = Field("forecasts", description="one output record for each reading")
+    anomalies: TopicName = Field("anomalies", description="anomalous output records, and the first normal one after")
+    alerts: TopicName = Field("alerts", description="one record when an alert fires, and one when it is resolved")
+    dead_letters: TopicName = Field("dead-letters", description="records that could not be read, with the reason")
+    commands: TopicName = Field("commands", description="what `stream-gru command` asks of running workers")
+    command_replies: TopicName = Field("command-replies", description="what the workers answer")
 
     @model_validator(mode="after")
     def _distinct(self) -> Topics:
@@ -142,7 +158,7 @@ class Input(Section):
         (),
         description="payload fields that, joined by '/', name the series; none: the record key. a.b is b in object a",
     )
-    timestamp: str = "timestamp"
+    timestamp: str = Field("timestamp", description="payload field with the time of the reading")
     timestamp_format: Literal["s", "ms", "us", "ns", "iso"] = Field(
         "ms", description="epoch seconds (a fraction is allowed), ms, us, ns, or ISO 8601 text"
     )
@@ -156,10 +172,10 @@ class Input(Section):
         le=1 << 30,
         description="how large a record batch may be, unpacked; a larger one is passed over",
     )
-    max_payload_bytes: int = Field(65_536, ge=64, le=64 << 20)
-    max_key_bytes: int = Field(256, ge=1, le=256)
+    max_payload_bytes: int = Field(65_536, ge=64, le=64 << 20, description="a longer payload is a dead letter")
+    max_key_bytes: int = Field(256, ge=1, le=256, description="a longer series name is a dead letter")
     max_future_s: float = Field(86_400, ge=0, description="how far a timestamp may lie past the Kafka record's own")
-    max_abs_value: float = Field(1e30, gt=0, le=1e30)
+    max_abs_value: float = Field(1e30, gt=0, le=1e30, description="a value of larger size is a dead letter")
     dead_letter_bytes: int = Field(
         4096, ge=0, le=65_536, description="how much of a record's key, and of its payload, its dead letter keeps"
     )
@@ -178,24 +194,32 @@ class State(Section):
     url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// (TLS; with user:password@) or memory://"
     )
-    username: str | None = Field(None, description="of Redis' user; else as in the URL")
-    password: SecretStr | None = Field(None, description="else as in the URL")
-    password_file: File | None = Field(None, description="holds the password; read again at each connection")
-    ssl_cafile: File | None = Field(None, description="of rediss://, as ssl_certfile and ssl_keyfile; names as Kafka's")
-    ssl_certfile: File | None = None
-    ssl_keyfile: File | None = None
+    username: str | None = Field(None, description="user of Redis, where the URL names none")
+    password: SecretStr | None = Field(None, description="password of Redis, where the URL holds none")
+    password_file: File | None = Field(None, description="file with the password; read again at each connection")
+    ssl_cafile: File | None = Field(
+        None, description="PEM file of the CAs to trust with rediss://; unset: those of this machine"
+    )
+    ssl_certfile: File | None = Field(None, description="PEM file of the client certificate, if Redis asks for one")
+    ssl_keyfile: File | None = Field(None, description="PEM file of its key; unset: the key is in ssl_certfile")
     ssl_key_password: SecretStr | None = Field(None, description="passphrase of ssl_keyfile")
-    ssl_key_password_file: File | None = None
-    checkpoint_interval_s: Seconds = 1.0
+    ssl_key_password_file: File | None = Field(
+        None, description="file with that passphrase; read again at each connection"
+    )
+    checkpoint_interval_s: Seconds = Field(1.0, description="time between two checkpoints of a partition")
     chunk_rows: int = Field(1000, ge=1, le=1900, description="rows in one call to Redis")
     buckets: int = Field(16, ge=1, le=4096, description="hashes a partition is split into, for ever")
     capacity: int = Field(
         1_000_000, ge=1, le=100_000_000, description="rows a worker holds in memory; more are evicted"
     )
     max_series: int = Field(1_000_000, ge=1, le=100_000_000, description="series one partition may have")
-    on_state_lost: Literal["rebuild", "refuse"] = Field("rebuild", description="rule R15: no state but a commit")
-    on_gap: Literal["continue", "refuse"] = Field("continue", description="rule R16: unread records are gone")
-    request_timeout_s: Seconds = 10.0
+    on_state_lost: Literal["rebuild", "refuse"] = Field(
+        "rebuild", description="when the group has a commit but the store has no state (rule R15)"
+    )
+    on_gap: Literal["continue", "refuse"] = Field(
+        "continue", description="when Kafka no longer holds records that were not read (rule R16)"
+    )
+    request_timeout_s: Seconds = Field(10.0, description="how long one call to the store may take")
 
     @field_validator("url")
     @classmethod
@@ -243,7 +267,9 @@ class Model(Section):
     """Which weights, and where they run."""
 
     bundle: File | None = Field(None, description="a bundle's folder; none: the one that ships in the package")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes the GPU where there is one"
+    )
     threads: int = Field(1, ge=1, le=256, description="CPU threads of one step")
     horizons: tuple[int, ...] = Field(
         (), description="farther steps to forecast, if the bundle can forecast any; none: its own"
@@ -279,8 +305,8 @@ class Gaps(Section):
 class Metrics(Section):
     """The HTTP server of /metrics, /health and /ready."""
 
-    host: Text = "127.0.0.1"
-    port: Port = 9108
+    host: Text = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all of them")
+    port: Port = Field(9108, description="port to listen on; 0: a free one")
     gates: bool = Field(False, description="count the activations of the model's gates, as stream_gru_gate_activation")
 
 
@@ -290,8 +316,8 @@ class Worker(Section):
     max_batch: int = Field(8192, ge=1, le=1_000_000, description="readings scored at once")
     max_inflight: int = Field(4, ge=1, le=64, description="batches whose outputs are not yet acknowledged")
     linger_ms: float = Field(5.0, ge=0, le=10_000, description="how long to wait for a fuller batch of input")
-    unready_after_s: Seconds = 10.0
-    exit_after_s: Seconds = 30.0
+    unready_after_s: Seconds = Field(10.0, description="a worker that makes no turn for so long is unready")
+    exit_after_s: Seconds = Field(30.0, description="and after so long it ends itself")
 
 
 class Alerts(Section):
@@ -306,8 +332,10 @@ class Alerts(Section):
 class Settings(Section):
     """Everything that can be set, read once at the start and never changed."""
 
-    role: Literal["all", "scorer", "alerter"] = "all"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    role: Literal["all", "scorer", "alerter"] = Field(
+        "all", description="scorer: readings to forecasts and anomalies; alerter: anomalies to alerts; all: both"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
     input: Input = Input()

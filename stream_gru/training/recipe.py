@@ -41,7 +41,9 @@ class Data(_Part):
     batch: int = Field(64, ge=1, le=100_000, description="windows in a batch")
     tokens: int | None = Field(None, ge=16, description="instead: readings in a batch, padding included")
     recent: int | None = Field(None, ge=16, description="only the last readings of each series")
-    scaling: Kind = "online"
+    scaling: Kind = Field(
+        "online", description="each row finds its own scale; or one scale for all, fitted on the training part"
+    )
     missing: Literal["mask", "forward", "interpolate", "forecast"] = Field(
         "mask",
         description="a missing value is left out (the time since the last reading is an input), or filled in",
@@ -53,17 +55,19 @@ class Data(_Part):
 class Plan(_Part):
     """How a fit goes. Give `steps` for a result that can be repeated, or `minutes`; 8 minutes without either."""
 
-    steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    seed: int = Field(0, ge=0)
-    init: Scheme = "orthogonal"
-    learning_rate: float = Field(3e-3, gt=0, le=10)
-    weight_decay: float = Field(0.01, ge=0, le=10)
+    steps: int | None = Field(None, ge=1, description="optimizer steps")
+    minutes: float | None = Field(None, gt=0, description="wall-clock time of the fit")
+    seed: int = Field(0, ge=0, description="the same seed and steps give the same weights on the same machine")
+    init: Scheme = Field("orthogonal", description="how the first weights are drawn")
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="of AdamW, after the warm-up")
+    weight_decay: float = Field(0.01, ge=0, le=10, description="of AdamW")
     clip: float = Field(1.0, gt=0, description="greatest norm of the gradient")
     accumulate: int = Field(1, ge=1, le=1000, description="batches whose gradients make one step")
     precision: Literal["32", "16-mixed", "bf16-mixed"] = Field("32", description="mixed: on a GPU")
-    schedule: Literal["cosine", "step", "exponential", "plateau", "constant"] = "cosine"
-    warm_up: int = Field(60, ge=0, description="steps")
+    schedule: Literal["cosine", "step", "exponential", "plateau", "constant"] = Field(
+        "cosine", description="how the learning rate falls after the warm-up"
+    )
+    warm_up: int = Field(60, ge=0, description="steps in which the learning rate rises")
     decay: float = Field(0.5, gt=0, lt=1, description="factor of the schedules step, exponential and plateau")
     decay_every: int = Field(1000, ge=1, description="steps to a factor; plateau: steps without a gain")
     chunk: int = Field(256, ge=8, description="readings that gradients reach back")
@@ -78,7 +82,9 @@ class Recipe(_Part):
 
     features: Features = Field("light", description="what the network sees of the past")
     network: Network = Network()
-    horizons: tuple[int, ...] = Field((12, 36), min_length=1)
+    horizons: tuple[int, ...] = Field(
+        (12, 36), min_length=1, description="farther steps to forecast; detection waits for the last one up to 96"
+    )
     context: Context = Context()
     data: Data = Data()
     plan: Plan = Plan()
