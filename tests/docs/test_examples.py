@@ -14,7 +14,7 @@ import pytest
 
 from stream_gru.settings import Settings
 from tests.docs import pages
-from tests.harness import crew
+from tests.support.workers import crew
 
 EXAMPLES = pages.ROOT / "examples"
 
