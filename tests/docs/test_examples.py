@@ -13,10 +13,10 @@ import matplotlib as mpl
 import pytest
 
 from stream_gru.settings import Settings
-from tests.docs import pages
+from tests.support import texts
 from tests.support.workers import crew
 
-EXAMPLES = pages.ROOT / "examples"
+EXAMPLES = texts.ROOT / "examples"
 
 
 def run_cell(source: str, space: dict[str, Any]) -> Any:
@@ -29,9 +29,9 @@ def run_cell(source: str, space: dict[str, Any]) -> Any:
     return None
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_finds_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mpl, "use", mpl.use)
-    mpl.use("Agg")
+    monkeypatch.setitem(mpl.rcParams, "backend", "Agg")
     notebook = json.loads((EXAMPLES / "notebook.ipynb").read_text("utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert all(cell["id"] and not cell.get("outputs") for cell in notebook["cells"])
@@ -52,7 +52,6 @@ def example(name: str, *arguments: object) -> str:
     return done.stdout
 
 
-@pytest.mark.integration
 def test_what_the_producer_sends_the_consumer_prints(settings: Settings, tmp_path: Path) -> None:
     broker = ("--bootstrap-servers", settings.kafka.bootstrap_servers)
     topics = settings.topics

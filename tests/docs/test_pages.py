@@ -23,32 +23,32 @@ from stream_gru.settings import Settings
 from stream_gru.stores import schemes
 from stream_gru.training import recipe
 from stream_gru.training.data import describe
-from tests.docs import pages
+from tests.support import texts
 
-each_page = pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+each_page = pytest.mark.parametrize("page", texts.PAGES, ids=texts.name)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _MADE_UP = {"mgu", "msgpack"}  # the pieces that the how-to pages make
 _USERS_OWN = {"stream-gru.toml", "recipe.toml", "NAB/labels/combined_windows.json"}
-PATHS = pages.paths()
+PATHS = texts.paths()
 
 
 @each_page
 def test_links_to_files_lead_somewhere(page: Path) -> None:
-    files = [link.partition("#")[0] for link in _LINK.findall(pages.text(page)) if "://" not in link]
+    files = [link.partition("#")[0] for link in _LINK.findall(texts.text(page)) if "://" not in link]
     assert [file for file in files if file and not (page.parent / file).exists()] == []
 
 
 @each_page
 def test_files_that_are_named_exist(page: Path) -> None:
     """Each is the end of a path in the repository."""
-    named = re.findall(r"`([\w./-]+\.(?:py|md|toml|yml|json|ipynb|lua)|[a-z_]+(?:/[a-z_]+)*/)`", pages.text(page))
+    named = re.findall(r"`([\w./-]+\.(?:py|md|toml|yml|json|ipynb|lua)|[a-z_]+(?:/[a-z_]+)*/)`", texts.text(page))
     missing = {file for file in named if not any(path.endswith(f"/{file}") for path in PATHS)}
     assert {file for file in missing - _USERS_OWN if Path(file).stem not in _MADE_UP} == set()
 
 
 @each_page
 def test_commands_and_their_options_exist(page: Path) -> None:
-    for call in pages.calls(page, "stream-gru"):
+    for call in texts.calls(page, "stream-gru"):
         command: Any = typer.main.get_command(app)
         words = iter(call)
         while hasattr(command, "commands") and (word := next(words, None)) is not None:
@@ -63,16 +63,16 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 @each_page
 def test_targets_of_make_exist(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", pages.text(pages.ROOT / "Makefile"), re.MULTILINE))
-    assert {call[0] for call in pages.calls(page, "make") if call} <= targets
+    targets = set(re.findall(r"^([a-z-]+):", texts.text(texts.ROOT / "Makefile"), re.MULTILINE))
+    assert {call[0] for call in texts.calls(page, "make") if call} <= targets
 
 
 @each_page
 def test_settings_that_are_named_exist(page: Path) -> None:
     known = set(settings.environment(Settings()))
     sections = {variable.partition("__")[0] for variable in known}
-    named = {f"STREAM_GRU_{name}" for name in re.findall(r"STREAM_GRU_([A-Z]+__[A-Z_]+)", pages.text(page))}
-    for section, leaf in re.findall(r"`([a-z]+)\.([a-z_]+)(?: = [^`]*)?`", pages.text(page)):
+    named = {f"STREAM_GRU_{name}" for name in re.findall(r"STREAM_GRU_([A-Z]+__[A-Z_]+)", texts.text(page))}
+    for section, leaf in re.findall(r"`([a-z]+)\.([a-z_]+)(?: = [^`]*)?`", texts.text(page)):
         if f"STREAM_GRU_{section.upper()}" in sections and leaf != "py":
             named.add(f"STREAM_GRU_{section}__{leaf}".upper())
     assert named <= known
@@ -80,14 +80,14 @@ def test_settings_that_are_named_exist(page: Path) -> None:
 
 @each_page
 def test_settings_in_toml_are_valid(page: Path, tmp_path: Path) -> None:
-    for block in pages.blocks(page, "toml"):
+    for block in texts.blocks(page, "toml"):
         if "[plan]" not in block:
             (tmp_path / "stream-gru.toml").write_text(block, "utf-8")
             settings.load(tmp_path / "stream-gru.toml")
 
 
 def test_the_recipe_is_one(tmp_path: Path) -> None:
-    (text,) = (block for block in pages.blocks(pages.DOCS / "training.md", "toml") if "[plan]" in block)
+    (text,) = (block for block in texts.blocks(texts.DOCS / "training.md", "toml") if "[plan]" in block)
     (tmp_path / "recipe.toml").write_text(text, "utf-8")
     made = recipe.load(tmp_path / "recipe.toml")
     assert (made.network.attention, made.context.holidays, made.data.tokens, made.plan.patience) == (32, "DE", 32768, 5)
@@ -95,7 +95,7 @@ def test_the_recipe_is_one(tmp_path: Path) -> None:
 
 
 def test_the_output_page_has_every_field_level_and_reason() -> None:
-    said = set(re.findall(r"`(\w+)`", "\n".join(pages.table_rows(pages.DOCS / "output.md"))))
+    said = set(re.findall(r"`(\w+)`", "\n".join(texts.table_rows(texts.DOCS / "output.md"))))
     assert set(OutputRecord.__struct_fields__) <= said
     assert set(DeadLetter.__struct_fields__) <= said
     assert {reason.value for reason in Reason} <= said
@@ -103,7 +103,7 @@ def test_the_output_page_has_every_field_level_and_reason() -> None:
 
 
 def test_the_models_page_has_every_technique() -> None:
-    rows = "\n".join(pages.table_rows(pages.DOCS / "models.md"))
+    rows = "\n".join(texts.table_rows(texts.DOCS / "models.md"))
     assert set(VARIANTS) <= set(re.findall(r"`([\w-]+)`", rows))
 
 
@@ -114,7 +114,7 @@ def test_the_made_up_pieces_are_not_there() -> None:
 
 @torch.no_grad()
 def test_the_cell_of_the_how_to_is_one() -> None:
-    (code,) = pages.blocks(pages.DOCS / "extending" / "cell.md", "python")
+    (code,) = texts.blocks(texts.DOCS / "extending" / "cell.md", "python")
     space: dict[str, Any] = {}
     exec(compile(code, "cell.md", "exec"), space)  # noqa: S102 - our own page, run as a reader would
     cell = space["CELL"](5, 8)

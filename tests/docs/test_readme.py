@@ -6,24 +6,25 @@ import re
 
 import pytest
 
-from tests.docs import pages
+from tests.support import texts
 
-README = pages.ROOT / "README.md"
+README = texts.ROOT / "README.md"
 MOST_WORDS = 900
 
 
 def test_it_is_short() -> None:
-    assert len(pages.text(README).split()) <= MOST_WORDS
+    assert len(texts.text(README).split()) <= MOST_WORDS
 
 
+@pytest.mark.slow
 def test_the_example_finds_its_anomaly(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = pages.blocks(README, "python")
+    (example,) = texts.blocks(README, "python")
     exec(compile(example, "README.md", "exec"), {})  # noqa: S102 - our own README, run as a reader would
     assert re.search(r"^. 90000000 +┆", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_its_figures_are_those_of_the_benchmarks() -> None:
-    figures = pages.text(README).partition("## Figures")[2].partition("\n## ")[0]
+    figures = texts.text(README).partition("## Figures")[2].partition("\n## ")[0]
     rows = [line for line in figures.splitlines() if line.startswith("| ")]
     assert len(rows) > 3
-    assert set(rows) <= set(pages.table_rows(pages.DOCS / "benchmarks.md"))
+    assert set(rows) <= set(texts.table_rows(texts.DOCS / "benchmarks.md"))

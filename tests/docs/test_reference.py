@@ -11,13 +11,13 @@ from stream_gru.metrics import Metrics
 from stream_gru.settings import Settings
 from stream_gru.settings.sources import environment
 from stream_gru.training.recipe import Recipe
-from tests.docs import pages
+from tests.support import texts
 
-made = pages.reference()
+made = texts.reference()
 
 
 def test_every_part_is_in_a_page_and_every_place_has_its_part() -> None:
-    places = [name for page in pages.PAGES for name in re.findall(r"<!-- reference: (.*) -->", pages.text(page))]
+    places = [name for page in texts.PAGES for name in re.findall(r"<!-- reference: (.*) -->", texts.text(page))]
     assert sorted(places) == sorted(made.PARTS)
     assert made.on_page_markdown("a\n<!-- reference: metrics -->\nb").startswith("a\n| name |")
 
@@ -58,7 +58,7 @@ def test_every_command_is_there() -> None:
 
 
 def test_every_alert_is_there() -> None:
-    rules = yaml.safe_load((pages.ROOT / "deploy" / "prometheus" / "rules" / "alerts.yml").read_text("utf-8"))
+    rules = yaml.safe_load((texts.ROOT / "deploy" / "prometheus" / "rules" / "alerts.yml").read_text("utf-8"))
     names = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
     assert re.findall(r"^### (\w+)", made.alerts(), re.MULTILINE) == names
     assert "{{" not in made.alerts().replace("{{ $labels", "{{")
