@@ -166,7 +166,8 @@ def commands() -> str:
     call = [sys.executable, "-m", "typer", "stream_gru.cli", "utils", "docs", "--name", "stream-gru"]
     around = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     made = subprocess.run(call, capture_output=True, text=True, check=True, env=around)
-    return made.stdout.partition("\n")[2].replace("{FILE...}...", "FILE...")
+    text = made.stdout.partition("\n")[2].replace("{FILE...}...", "FILE...")
+    return re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n?", "", text)  # their first words; each has a section below
 
 
 # -- files of the repository

@@ -39,6 +39,14 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
 
 
 @each_page
+def test_links_to_headings_lead_somewhere(page: Path) -> None:
+    """Where the target is a file of the repository: the build of the site sees only docs/."""
+    for file, _, anchor in (link.partition("#") for link in _LINK.findall(texts.text(page)) if "://" not in link):
+        if anchor:
+            assert anchor in texts.anchors(page.parent / file if file else page), f"{file}#{anchor}"
+
+
+@each_page
 def test_files_that_are_named_exist(page: Path) -> None:
     """Each is the end of a path in the repository."""
     named = re.findall(r"`([\w./-]+\.(?:py|md|toml|yml|json|ipynb|lua)|[a-z_]+(?:/[a-z_]+)*/)`", texts.text(page))

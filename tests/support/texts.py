@@ -26,6 +26,12 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def anchors(page: Path) -> set[str]:
+    """Of the headings of a page, as the site and GitHub make them."""
+    headings = re.findall(r"^#+ (.*)$", text(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """Fenced blocks of this language."""
     return [body for kind, body in _FENCED.findall(text(page)) if kind == language]
