@@ -30,6 +30,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _MADE_UP = {"mgu", "msgpack"}  # the pieces that the how-to pages make
 _USERS_OWN = {"stream-gru.toml", "recipe.toml", "NAB/labels/combined_windows.json"}
 PATHS = texts.paths()
+COMMAND: Any = typer.main.get_command(app)
 
 
 @each_page
@@ -57,7 +58,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 @each_page
 def test_commands_and_their_options_exist(page: Path) -> None:
     for call in texts.calls(page, "stream-gru"):
-        command: Any = typer.main.get_command(app)
+        command = COMMAND
         words = iter(call)
         while hasattr(command, "commands") and (word := next(words, None)) is not None:
             if word.startswith("-") or not word.islower():
