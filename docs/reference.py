@@ -152,10 +152,8 @@ def _metric(collector: Any) -> Iterator[Sequence[str]]:
     describe = getattr(collector, "describe", collector.collect)  # our own histograms only collect
     for family in describe():
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
-        meaning = family.documentation
-        if isinstance(collector, Histogram | BulkHistogram) and family.name.endswith("_seconds"):
-            meaning += " In seconds."
-        yield f"`{family.name}{suffix}`", family.type, ", ".join(f"`{label}`" for label in labels) or "none", meaning
+        named = ", ".join(f"`{label}`" for label in labels) or "none"
+        yield f"`{family.name}{suffix}`", family.type, named, family.documentation
 
 
 # -- the command line, as typer documents itself
