@@ -238,10 +238,14 @@ class State(Section):
         description="most series of one partition; readings of further series are dead letters",
     )
     on_state_lost: Literal["rebuild", "refuse"] = Field(
-        "rebuild", description="when the group has a commit but the store has no state (rule R15)"
+        "rebuild",
+        description="when the group has a commit but the store has no state: rebuild makes it again from what Kafka "
+        "retains, refuse ends the worker",
     )
     on_gap: Literal["continue", "refuse"] = Field(
-        "continue", description="when Kafka no longer holds records that were not read (rule R16)"
+        "continue",
+        description="when Kafka has deleted records that were not read yet: continue goes on behind them, refuse ends "
+        "the worker",
     )
     request_timeout_s: Seconds = Field(10.0, description="how long one call to the store may take")
 
