@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 MINUTES ?= 60
 SEED ?= 1
 
-.PHONY: help demo test test-fast coverage check format chaos nemesis bench clean
+.PHONY: help demo test test-fast coverage check docs format chaos nemesis bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +30,15 @@ test-fast: $(READY) ## The tests that need no server and are quick: a minute on 
 coverage: ## The same, and which lines and branches they reach; fails below what was reached before
 	$(MAKE) test-fast ARGS='--cov --cov-report=term $(ARGS)'
 
-check: $(READY) ## Lint, format, types, and which room may import which
+check: $(READY) ## Lint, format, types, which room may import which, and whether the docs build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs: $(READY) ## Build the documentation into build/site; ARGS=--help says what else
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff format .

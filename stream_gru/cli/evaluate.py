@@ -30,7 +30,7 @@ def evaluate(
     """Run a published benchmark through the streaming engine, beside published figures and baselines of the same run.
 
     One parameter set for everything, one pass in order of time; labels are only scored with. Nothing is downloaded:
-    the README says where each data set comes from.
+    docs/benchmarks.md says where each data set comes from.
     """
     if out is not None:
         outputs.folder(out)

@@ -32,13 +32,13 @@ class Context(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    timezone: str = Field("UTC", description="of the calendar, as Europe/Berlin")
+    timezone: str = Field("UTC", description="time zone of the calendar, as Europe/Berlin")
     hour: bool = Field(False, description="hour of the day in that time zone, as sine and cosine")
     weekday: bool = Field(False, description="day of the week: sine and cosine, and whether it is a weekend")
     holidays: str | None = Field(None, description="country, or country-subdivision, whose holidays count: DE, US-CA")
     covariates: tuple[str, ...] = Field((), description="numbers that come with each reading, or never change")
-    loc: tuple[float, ...] = Field((), description="of each covariate, from the training data")
-    scale: tuple[float, ...] = ()
+    loc: tuple[float, ...] = Field((), description="centre of each covariate; set by the training data")
+    scale: tuple[float, ...] = Field((), description="spread of each covariate; set by the training data")
 
     @field_validator("timezone")
     @classmethod

@@ -28,20 +28,22 @@ class Network(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cells: tuple[str, ...] = Field(
-        ("gru",), min_length=1, max_length=16, description="modules of models.cells; several: an ensemble of members"
+        ("gru",), min_length=1, max_length=16, description="gru, lstm, rnn; several are the members of an ensemble"
     )
     hidden: int = Field(64, ge=1, le=4096, description="units of a cell")
-    layers: int = Field(1, ge=1, le=16)
+    layers: int = Field(1, ge=1, le=16, description="layers of cells, one on the other")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of units dropped between layers and before the head")
     zoneout: float = Field(0.0, ge=0, lt=1, description="chance that a unit of the state is kept as it was")
-    norm: Literal["none", "layer", "batch"] = Field("none", description="of each layer's output")
+    norm: Literal["none", "layer", "batch"] = Field("none", description="normalisation of each layer's output")
     residual: bool = Field(False, description="each layer adds to its input")
     convolution: int = Field(0, ge=0, le=512, description="width of a causal convolution in front")
-    attention: int = Field(0, ge=0, le=512, description="how many of the last hidden states it looks back at")
+    attention: int = Field(0, ge=0, le=512, description="how many of the last hidden states attention looks back at")
     transformer: int = Field(0, ge=0, le=512, description="the window of a causal transformer block behind")
-    heads: int = Field(4, ge=1, le=64, description="of the transformer block")
-    scales: int = Field(1, ge=1, le=8, description="cells beside each other that tick every 1, k, k^2... readings")
-    scale_factor: int = Field(4, ge=2, le=64, description="that k")
+    heads: int = Field(4, ge=1, le=64, description="attention heads of the transformer block")
+    scales: int = Field(
+        1, ge=1, le=8, description="cells side by side that tick every 1, k, k^2... readings, k being scale_factor"
+    )
+    scale_factor: int = Field(4, ge=2, le=64, description="how many times slower each further cell ticks")
     bidirectional: int = Field(0, ge=0, le=512, description="the window that is read both ways at every reading")
 
     @field_validator("cells")

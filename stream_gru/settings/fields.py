@@ -61,28 +61,48 @@ def _one_of(section: SettingsSection, *names: str) -> None:
 class Kafka(SettingsSection):
     """How to reach Kafka. Names follow its own client settings."""
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="comma-separated host:port")
-    group_id: str = Field("stream-gru", min_length=1, max_length=200, pattern=r"^[a-zA-Z0-9._-]+$")
+    bootstrap_servers: str = Field(
+        "127.0.0.1:9092", description="brokers to connect to first, host:port, separated by commas"
+    )
+    group_id: str = Field(
+        "stream-gru",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[a-zA-Z0-9._-]+$",
+        description="consumer group; workers with one group_id share the partitions, and their state is kept under it",
+    )
     group_instance_id: str | None = Field(
         None,
         pattern=r"^[a-zA-Z0-9._-]{1,200}$",
-        description="static membership: a restart within the session moves nothing",
+        description="static membership: a worker that returns under its name within the session keeps its partitions",
     )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    sasl_password_file: File | None = Field(None, description="holds the password; read again at each connection")
-    ssl_cafile: File | None = None
-    ssl_certfile: File | None = None
-    ssl_keyfile: File | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="SSL encrypts; SASL asks for user and password"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="how the password is proved; needed with SASL"
+    )
+    sasl_username: str | None = Field(None, description="user name; needed with SASL")
+    sasl_password: SecretStr | None = Field(None, description="password; or give sasl_password_file")
+    sasl_password_file: File | None = Field(None, description="file with the password; read again at each connection")
+    ssl_cafile: File | None = Field(None, description="PEM file of the CAs to trust; unset: those of this machine")
+    ssl_certfile: File | None = Field(None, description="PEM file of the client certificate, for mTLS")
+    ssl_keyfile: File | None = Field(None, description="PEM file of its key; unset: the key is in ssl_certfile")
     ssl_key_password: SecretStr | None = Field(None, description="passphrase of ssl_keyfile")
-    ssl_key_password_file: File | None = None
-    session_timeout_s: Seconds = 10.0
+    ssl_key_password_file: File | None = Field(
+        None, description="file with that passphrase; read again at each connection"
+    )
+    session_timeout_s: Seconds = Field(
+        10.0, description="the group takes a worker that is silent for so long for dead and moves its partitions"
+    )
     rebalance_timeout_s: Seconds = Field(20.0, description="how long the group waits for a member to join again")
-    request_timeout_s: Seconds = 30.0
-    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = "none"
-    start: Literal["earliest", "latest"] = Field("earliest", description="where a group without any commit begins")
+    request_timeout_s: Seconds = Field(30.0, description="how long one request to Kafka may take")
+    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = Field(
+        "none", description="of the batches that are published"
+    )
+    start: Literal["earliest", "latest"] = Field(
+        "earliest", description="where a group that has never committed begins to read"
+    )
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -119,13 +139,13 @@ class Kafka(SettingsSection):
 class Topics(SettingsSection):
     """Topic names. Forecasts and anomalies have as many partitions as the readings they answer."""
 
-    readings: tuple[TopicName, ...] = Field(("readings",), min_length=1)
-    forecasts: TopicName = "forecasts"
-    anomalies: TopicName = "anomalies"
-    alerts: TopicName = "alerts"
-    dead_letters: TopicName = "dead-letters"
-    commands: TopicName = "commands"
-    command_replies: TopicName = "command-replies"
+    readings: tuple[TopicName, ...] = Field(("readings",), min_length=1, description="input; one topic, or several")
+    forecasts: TopicName = Field("forecasts", description="one output record for each reading")
+    anomalies: TopicName = Field("anomalies", description="anomalous output records, and the first normal one after")
+    alerts: TopicName = Field("alerts", description="one record when an alert fires, and one when it is resolved")
+    dead_letters: TopicName = Field("dead-letters", description="records that could not be read, with the reason")
+    commands: TopicName = Field("commands", description="what `stream-gru command` asks of running workers")
+    command_replies: TopicName = Field("command-replies", description="what the workers answer")
 
     @model_validator(mode="after")
     def _distinct(self) -> Topics:
@@ -140,31 +160,37 @@ class Topics(SettingsSection):
 class Input(SettingsSection):
     """Where in a record the series, the time and the values stand, and what is refused."""
 
-    codec: str = Field("json", min_length=1, description="a module of stream_gru.codecs")
+    codec: str = Field("json", min_length=1, description="format of the records: a module of stream_gru.codecs")
     series: tuple[str, ...] = Field(
         (),
-        description="payload fields that, joined by '/', name the series; none: the record key. a.b is b in object a",
+        description="payload fields that name the series, joined by '/'; none: the record key. a.b: b in object a",
     )
-    timestamp: str = "timestamp"
+    timestamp: str = Field("timestamp", description="payload field with the time of the reading")
     timestamp_format: Literal["s", "ms", "us", "ns", "iso"] = Field(
-        "ms", description="epoch seconds (a fraction is allowed), ms, us, ns, or ISO 8601 text"
+        "ms", description="epoch seconds (fractions allowed), milli-, micro- or nanoseconds, or ISO 8601 text"
     )
-    values: tuple[str, ...] = Field(("value",), min_length=1, description="one field, or several = multivariate")
+    values: tuple[str, ...] = Field(
+        ("value",),
+        min_length=1,
+        description="payload fields with the values; several: they are judged together (multivariate)",
+    )
     covariates: tuple[str, ...] = Field(
-        (), description="fields with the covariates of the model, in its order; one that is absent or null is unknown"
+        (), description="payload fields with the covariates of the model, in its order; absent or null means unknown"
     )
     max_batch_bytes: int = Field(
         64 << 20,
         ge=1 << 20,
         le=1 << 30,
-        description="how large a record batch may be, unpacked; a larger one is passed over",
+        description="unpacked size of a record batch; a larger batch is one dead letter",
     )
-    max_payload_bytes: int = Field(65_536, ge=64, le=64 << 20)
-    max_key_bytes: int = Field(256, ge=1, le=256)
-    max_future_s: float = Field(86_400, ge=0, description="how far a timestamp may lie past the Kafka record's own")
-    max_abs_value: float = Field(1e30, gt=0, le=1e30)
+    max_payload_bytes: int = Field(65_536, ge=64, le=64 << 20, description="a longer payload is a dead letter")
+    max_key_bytes: int = Field(256, ge=1, le=256, description="a longer series name is a dead letter")
+    max_future_s: float = Field(
+        86_400, ge=0, description="a reading whose time is further ahead of its Kafka timestamp is a dead letter"
+    )
+    max_abs_value: float = Field(1e30, gt=0, le=1e30, description="a value of larger size is a dead letter")
     dead_letter_bytes: int = Field(
-        4096, ge=0, le=65_536, description="how much of a record's key, and of its payload, its dead letter keeps"
+        4096, ge=0, le=65_536, description="how much of a record's key, and of its payload, a dead letter keeps"
     )
 
     @field_validator("values", "covariates")
@@ -179,23 +205,41 @@ class State(SettingsSection):
     """Where the rows are kept and how often they are written."""
 
     url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="redis://, rediss:// (TLS; with user:password@) or memory://"
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="where the store is: redis://, rediss:// (TLS; user:password@ may be in it) or memory://",
     )
-    username: str | None = Field(None, description="of Redis' user; else as in the URL")
-    password: SecretStr | None = Field(None, description="else as in the URL")
-    password_file: File | None = Field(None, description="holds the password; read again at each connection")
-    ssl_cafile: File | None = Field(None, description="of rediss://, as ssl_certfile and ssl_keyfile; names as Kafka's")
-    ssl_certfile: File | None = None
-    ssl_keyfile: File | None = None
+    username: str | None = Field(None, description="user of Redis, where the URL names none")
+    password: SecretStr | None = Field(None, description="password of Redis, where the URL holds none")
+    password_file: File | None = Field(None, description="file with the password; read again at each connection")
+    ssl_cafile: File | None = Field(
+        None, description="PEM file of the CAs to trust with rediss://; unset: those of this machine"
+    )
+    ssl_certfile: File | None = Field(None, description="PEM file of the client certificate, if Redis asks for one")
+    ssl_keyfile: File | None = Field(None, description="PEM file of its key; unset: the key is in ssl_certfile")
     ssl_key_password: SecretStr | None = Field(None, description="passphrase of ssl_keyfile")
-    ssl_key_password_file: File | None = None
-    checkpoint_interval_s: Seconds = 1.0
-    chunk_rows: int = Field(1000, ge=1, le=1900, description="rows in one call to Redis")
-    buckets: int = Field(16, ge=1, le=4096, description="hashes a partition is split into, for ever")
-    capacity: int = Field(
-        1_000_000, ge=1, le=100_000_000, description="rows a worker holds in memory; more are evicted"
+    ssl_key_password_file: File | None = Field(
+        None, description="file with that passphrase; read again at each connection"
     )
-    max_series: int = Field(1_000_000, ge=1, le=100_000_000, description="series one partition may have")
+    checkpoint_interval_s: Seconds = Field(1.0, description="time between two checkpoints of a partition")
+    chunk_rows: int = Field(1000, ge=1, le=1900, description="most rows that one call to Redis writes")
+    buckets: int = Field(
+        16,
+        ge=1,
+        le=4096,
+        description="Redis hashes that the rows of a partition are split into; fixed at the first start",
+    )
+    capacity: int = Field(
+        1_000_000,
+        ge=1,
+        le=100_000_000,
+        description="most rows that a worker holds in memory; the others are loaded from the store when needed",
+    )
+    max_series: int = Field(
+        1_000_000,
+        ge=1,
+        le=100_000_000,
+        description="most series of one partition; readings of further series are dead letters",
+    )
     on_state_lost: Literal["rebuild", "refuse"] = Field(
         "rebuild",
         description="when the group has a commit but the store has no state: rebuild makes it again from what Kafka "
@@ -206,7 +250,7 @@ class State(SettingsSection):
         description="when Kafka has deleted records that were not read yet: continue goes on behind them, refuse ends "
         "the worker",
     )
-    request_timeout_s: Seconds = 10.0
+    request_timeout_s: Seconds = Field(10.0, description="how long one call to the store may take")
 
     @field_validator("url")
     @classmethod
@@ -253,11 +297,13 @@ class State(SettingsSection):
 class ModelSettings(SettingsSection):
     """Which weights, and where they run."""
 
-    bundle: File | None = Field(None, description="a bundle's folder; none: the one that ships in the package")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    threads: int = Field(1, ge=1, le=256, description="CPU threads of one step")
+    bundle: File | None = Field(None, description="folder of a bundle, or light, or zero-shot; unset: zero-shot")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes the GPU where there is one"
+    )
+    threads: int = Field(1, ge=1, le=256, description="CPU threads that torch uses in one step")
     horizons: tuple[int, ...] = Field(
-        (), description="farther steps to forecast, if the bundle can forecast any; none: its own"
+        (), description="steps ahead to forecast beside the next one, if the bundle can forecast any; none: its own"
     )
 
 
@@ -265,12 +311,15 @@ class Detector(SettingsSection):
     """When a reading counts as anomalous."""
 
     sensitivity: float = Field(
-        0.1, gt=0, le=1000, description="alerts that a series may give a day while all is well; more = more is found"
+        0.1, gt=0, le=1000, description="alerts that a series may give per day while all is well; larger finds more"
     )
     direction: Literal["both", "above", "below"] = Field(
-        "both", description="which values are anomalous; above and below leave out activity and stillness"
+        "both",
+        description="which values are anomalous: high, low or both; only `both` looks at activity and stillness",
     )
-    min_n_samples_seen: int = Field(150, ge=1, description="readings before a series is judged; until then `warmup`")
+    min_n_samples_seen: int = Field(
+        150, ge=1, description="readings of a series before it is judged; until then its level is `warmup`"
+    )
 
 
 class Gaps(SettingsSection):
@@ -282,27 +331,31 @@ class Gaps(SettingsSection):
         "impute: fill missed readings and null values with the model's own forecasts",
     )
     after: float | None = Field(
-        None, ge=1.5, description="usual intervals of the series that make a gap; none: 24 to reset, 1.5 to impute"
+        None,
+        ge=1.5,
+        description="how long a gap is, in usual intervals of the series; unset: 24 for reset, 1.5 for impute",
     )
-    limit: int = Field(24, ge=1, le=1000, description="steps in a row that are filled in at most")
+    limit: int = Field(24, ge=1, le=1000, description="most steps in a row that are filled in")
 
 
 class MetricsSettings(SettingsSection):
     """The HTTP server of /metrics, /health and /ready."""
 
-    host: Text = "127.0.0.1"
-    port: Port = 9108
-    gates: bool = Field(False, description="count the activations of the model's gates, as stream_gru_gate_activation")
+    host: Text = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all of them")
+    port: Port = Field(9108, description="port to listen on; 0: a free one")
+    gates: bool = Field(False, description="serve histograms of the model's gates as stream_gru_gate_activation")
 
 
 class WorkerSettings(SettingsSection):
     """Batches, back-pressure and the watchdog."""
 
-    max_batch: int = Field(8192, ge=1, le=1_000_000, description="readings scored at once")
-    max_inflight: int = Field(4, ge=1, le=64, description="batches whose outputs are not yet acknowledged")
-    linger_ms: float = Field(5.0, ge=0, le=10_000, description="how long to wait for a fuller batch of input")
-    unready_after_s: Seconds = 10.0
-    exit_after_s: Seconds = 30.0
+    max_batch: int = Field(8192, ge=1, le=1_000_000, description="most readings that are scored in one batch")
+    max_inflight: int = Field(
+        4, ge=1, le=64, description="most batches whose outputs Kafka has not acknowledged yet; then intake pauses"
+    )
+    linger_ms: float = Field(5.0, ge=0, le=10_000, description="how long to wait for a batch to fill")
+    unready_after_s: Seconds = Field(10.0, description="a worker that makes no turn for so long is unready")
+    exit_after_s: Seconds = Field(30.0, description="and after so long it ends itself")
 
 
 class Alerts(SettingsSection):
@@ -310,15 +363,17 @@ class Alerts(SettingsSection):
 
     silence_s: Seconds = Field(
         900.0,
-        description="a firing series without readings for so long is resolved; exceed the slowest series' interval",
+        description="an alert is resolved when its series is silent for so long; exceed the slowest series' interval",
     )
 
 
 class Settings(SettingsSection):
     """Everything that can be set, read once at the start and never changed."""
 
-    role: Literal["all", "scorer", "alerter"] = "all"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    role: Literal["all", "scorer", "alerter"] = Field(
+        "all", description="scorer: readings to forecasts and anomalies; alerter: anomalies to alerts; all: both"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
     input: Input = Input()

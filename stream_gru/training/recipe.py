@@ -28,7 +28,12 @@ class _Part(BaseModel):
 class Augment(_Part):
     """How windows are varied, each time they are drawn. 0 leaves it out."""
 
-    noise: float = Field(0.0, ge=0, le=10, description="deviation of added noise, in mean differences of the series")
+    noise: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="standard deviation of added noise, in mean differences between readings of the series",
+    )
     mask: float = Field(0.0, ge=0, lt=1, description="share of readings that are taken away")
     warp: float = Field(0.0, ge=0, le=1, description="how much slower or faster stretches of a window may run")
 
@@ -37,11 +42,17 @@ class Data(_Part):
     """What a fit learns from, and in which portions."""
 
     length: int = Field(1024, ge=16, le=1_000_000, description="readings in a window")
-    stride: int | None = Field(None, ge=1, description="a window every so many readings; none: they start anywhere")
+    stride: int | None = Field(
+        None, ge=1, description="readings from one window to the next; unset: windows start anywhere"
+    )
     batch: int = Field(64, ge=1, le=100_000, description="windows in a batch")
-    tokens: int | None = Field(None, ge=16, description="instead: readings in a batch, padding included")
+    tokens: int | None = Field(
+        None, ge=16, description="readings in a batch, padding included, instead of `batch` windows"
+    )
     recent: int | None = Field(None, ge=16, description="only the last readings of each series")
-    scaling: Kind = "online"
+    scaling: Kind = Field(
+        "online", description="each row finds its own scale; or one scale for all, fitted on the training part"
+    )
     missing: Literal["mask", "forward", "interpolate", "forecast"] = Field(
         "mask",
         description="a missing value is left out (the time since the last reading is an input), or filled in",
@@ -53,32 +64,44 @@ class Data(_Part):
 class FitPlan(_Part):
     """How a fit goes. Give `steps` for a result that can be repeated, or `minutes`; 8 minutes without either."""
 
-    steps: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    seed: int = Field(0, ge=0)
-    init: Scheme = "orthogonal"
-    learning_rate: float = Field(3e-3, gt=0, le=10)
-    weight_decay: float = Field(0.01, ge=0, le=10)
+    steps: int | None = Field(None, ge=1, description="optimizer steps")
+    minutes: float | None = Field(None, gt=0, description="wall-clock time of the fit")
+    seed: int = Field(0, ge=0, description="same seed, steps and machine: same weights")
+    init: Scheme = Field("orthogonal", description="how the first weights are drawn")
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="learning rate of AdamW after the warm-up")
+    weight_decay: float = Field(0.01, ge=0, le=10, description="weight decay of AdamW")
     clip: float = Field(1.0, gt=0, description="greatest norm of the gradient")
     accumulate: int = Field(1, ge=1, le=1000, description="batches whose gradients make one step")
-    precision: Literal["32", "16-mixed", "bf16-mixed"] = Field("32", description="mixed: on a GPU")
-    schedule: Literal["cosine", "step", "exponential", "plateau", "constant"] = "cosine"
-    warm_up: int = Field(60, ge=0, description="steps")
-    decay: float = Field(0.5, gt=0, lt=1, description="factor of the schedules step, exponential and plateau")
-    decay_every: int = Field(1000, ge=1, description="steps to a factor; plateau: steps without a gain")
-    chunk: int = Field(256, ge=8, description="readings that gradients reach back")
+    precision: Literal["32", "16-mixed", "bf16-mixed"] = Field("32", description="mixed precision is for a GPU")
+    schedule: Literal["cosine", "step", "exponential", "plateau", "constant"] = Field(
+        "cosine", description="how the learning rate falls after the warm-up"
+    )
+    warm_up: int = Field(60, ge=0, description="steps in which the learning rate rises")
+    decay: float = Field(
+        0.5, gt=0, lt=1, description="factor on the learning rate, for the schedules step, exponential and plateau"
+    )
+    decay_every: int = Field(
+        1000, ge=1, description="steps from one such factor to the next; for plateau: steps without a gain"
+    )
+    chunk: int = Field(256, ge=8, description="readings that gradients flow back through")
     check_every: int = Field(200, ge=1, description="steps between two looks at the held-back data")
     patience: int | None = Field(None, ge=1, description="checks without a gain before an early stop")
-    min_gain: float = Field(1e-3, ge=0, description="what counts as a gain, a share of the loss")
-    max_skipped: int = Field(20, ge=0, description="batches with a loss or gradient that is not finite")
+    min_gain: float = Field(1e-3, ge=0, description="smallest gain that counts, as a share of the loss")
+    max_skipped: int = Field(
+        20, ge=0, description="most batches that are left out because their loss or gradient is not finite"
+    )
 
 
 class Recipe(_Part):
     """All of it."""
 
-    features: Features = Field("light", description="what the network sees of the past")
+    features: Features = Field(
+        "light", description="light: a few averages of the past; experts: the thirteen forecasters of zero-shot"
+    )
     network: Network = Network()
-    horizons: tuple[int, ...] = Field((12, 36), min_length=1)
+    horizons: tuple[int, ...] = Field(
+        (12, 36), min_length=1, description="farther steps to forecast; detection waits for the last one up to 96"
+    )
     context: Context = Context()
     data: Data = Data()
     plan: FitPlan = FitPlan()
