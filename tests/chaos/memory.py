@@ -35,19 +35,22 @@ class Life:
         """How long it was watched."""
         return self.times[-1] - self.times[0] if self.times else 0.0
 
-    def slope(self, warm_up_s: float) -> float | None:
-        """MB/h of the floor past the warm-up, by a linear fit; None where it was watched too briefly for one.
+    def floors(self, warm_up_s: float) -> dict[float, float]:
+        """The least of each five minutes past the warm-up, in MB, by when it began, in seconds.
 
-        The floor is the least of each five minutes: a backlog comes and goes, what leaks is there at the best of times.
+        A backlog comes and goes; what leaks is there at the best of times.
         """
         times, rss = np.array(self.times), np.array(self.rss)
         since = times - (times[0] + warm_up_s) if len(times) else times
         window = np.floor_divide(since, WINDOW_S).astype(int)
-        windows = np.unique(window[since >= 0])
-        if len(windows) < 3:
+        return {one * WINDOW_S: float(rss[window == one].min()) for one in np.unique(window[since >= 0]).tolist()}
+
+    def slope(self, warm_up_s: float) -> float | None:
+        """MB/h of the floors, by a linear fit; None where it was watched too briefly for one."""
+        floors = self.floors(warm_up_s)
+        if len(floors) < 3:
             return None
-        fit = np.polyfit(windows * WINDOW_S, [rss[window == one].min() for one in windows], 1)
-        return float(fit[0] * 3600)
+        return float(np.polyfit(list(floors), list(floors.values()), 1)[0] * 3600)
 
     def describe(self, warm_up_s: float) -> str:
         """One line."""
@@ -55,8 +58,8 @@ class Life:
         known = f"{self.name} ({self.seconds / 60:.1f} min): {self.rss[-1]:.0f} MB at the end"
         if slope is None:
             return f"{known}, too short for a slope"
-        warm = next(rss for t, rss in zip(self.times, self.rss, strict=True) if t >= self.times[0] + warm_up_s)
-        return f"{known}, {warm:.0f} MB after {warm_up_s / 60:.0f} min, and since then its floor {slope:+.2f} MB/h"
+        floors = ", ".join(f"{floor:.0f}" for floor in self.floors(warm_up_s).values())
+        return f"{known}; its floor every 5 min after {warm_up_s / 60:.0f} min: {floors} MB, {slope:+.2f} MB/h"
 
 
 @dataclass
