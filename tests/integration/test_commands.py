@@ -199,7 +199,9 @@ async def test_partitions_that_are_added_are_read_from_their_beginning(
         admin.create_partitions({settings.topics.commands: 3})
     async with AIOKafkaProducer(**aiokafka_options(settings.kafka)) as producer:
         command = b'{"id": "there", "command": "reset", "series": "pump"}'
-        await producer.client.force_metadata_update()
+        async with asyncio.timeout(20):
+            while 2 not in await producer.partitions_for(settings.topics.commands):
+                await producer.client.force_metadata_update()
         await producer.send_and_wait(settings.topics.commands, command, b"key", partition=2)
     async with asyncio.timeout(20):
         await target.was_reset.wait()
