@@ -33,7 +33,7 @@ class Messages:
 
 
 @dataclass(slots=True)
-class Outputs:
+class BatchOutputs:
     """The records that answer one batch."""
 
     messages: list[Messages] = field(default_factory=list)
@@ -47,10 +47,10 @@ class Encoder:
         self._parts = parts
         self._told: set[tuple[TopicPartition, Reason]] = set()
 
-    def encode(self, polled: Polled, decoded: Decoded, admitted: Admitted, forecasts: Forecasts) -> Outputs:
+    def encode(self, polled: Polled, decoded: Decoded, admitted: Admitted, forecasts: Forecasts) -> BatchOutputs:
         """What is to be published of a batch: nothing of records whose answers were acknowledged before (rule R13)."""
         count(self._parts.metrics, forecasts)
-        outputs = Outputs()
+        outputs = BatchOutputs()
         for rows in polled.spans:
             muted = rows.live.state.muted(polled.offset[rows.start : rows.stop])
             first, last = np.searchsorted(admitted.index, (rows.start, rows.stop))

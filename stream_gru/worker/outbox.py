@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stream_gru.kafka.publisher import Publisher
-from stream_gru.worker.encoder import Outputs
+from stream_gru.worker.encoder import BatchOutputs
 from stream_gru.worker.intake import Begun
 from stream_gru.worker.live import Parts, Spawn
 
@@ -22,7 +22,7 @@ HEALTH_PART = "outputs"  # of what /ready says
 class Outgoing:
     """The outputs of one scored batch, and the in-flight batches of the partitions that they answer."""
 
-    outputs: Outputs
+    outputs: BatchOutputs
     begun: Sequence[Begun]
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -41,7 +41,7 @@ class Outbox:
         parts.health.parts.pop(HEALTH_PART, None)
         self.inflight = 0
 
-    def put(self, outputs: Outputs, begun: Sequence[Begun]) -> None:
+    def put(self, outputs: BatchOutputs, begun: Sequence[Begun]) -> None:
         """Take the outputs of a scored batch. Not a coroutine: nothing may come between scoring and this."""
         outgoing = Outgoing(outputs, begun)
         for one in begun:

@@ -15,7 +15,7 @@ from stream_gru.columns import Forecasts, Level, Readings
 from stream_gru.metrics import Metrics
 from stream_gru.records.dead_letters import Reason
 from stream_gru.settings import Settings
-from stream_gru.worker.encoder import Encoder, Outputs
+from stream_gru.worker.encoder import BatchOutputs, Encoder
 from stream_gru.worker.intake import Admitted, PartitionRows, Polled
 
 
@@ -38,7 +38,7 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def outputs(metrics: Metrics) -> Outputs:
+def outputs(metrics: Metrics) -> BatchOutputs:
     """Of offsets 10 to 15 of partition 0, those below 12 muted, and 3 to 4 of partition 1."""
     rows = 8
     polled = Polled(
@@ -72,7 +72,7 @@ def outputs(metrics: Metrics) -> Outputs:
     return Encoder(parts).encode(polled, decoded, admitted, forecasts)
 
 
-def test_what_is_muted_or_covered_is_not_said_again(outputs: Outputs) -> None:
+def test_what_is_muted_or_covered_is_not_said_again(outputs: BatchOutputs) -> None:
     said = [(m.topic, m.partition, m.values) for m in outputs.messages if m.topic != "dead-letters"]
     assert said == [
         ("forecasts", 0, [b"readings-0-12", b"readings-0-15"]),
@@ -84,7 +84,7 @@ def test_what_is_muted_or_covered_is_not_said_again(outputs: Outputs) -> None:
     assert outputs.born.tolist() == [1002, 1005, 1006, 1007]
 
 
-def test_a_bad_record_is_one_dead_letter_unless_it_is_muted(outputs: Outputs, metrics: Metrics) -> None:
+def test_a_bad_record_is_one_dead_letter_unless_it_is_muted(outputs: BatchOutputs, metrics: Metrics) -> None:
     [dead] = [m for m in outputs.messages if m.topic == "dead-letters"]
     assert (dead.partition, dead.keys, len(dead.values)) == (0, [b"s3"], 1)
     assert b'"offset":13' in dead.values[0]
@@ -92,7 +92,7 @@ def test_a_bad_record_is_one_dead_letter_unless_it_is_muted(outputs: Outputs, me
     assert counted == 1
 
 
-def test_what_a_batch_says_is_counted_also_where_it_is_muted(outputs: Outputs, metrics: Metrics) -> None:
+def test_what_a_batch_says_is_counted_also_where_it_is_muted(outputs: BatchOutputs, metrics: Metrics) -> None:
     assert metrics.registry.get_sample_value("stream_gru_model_datapoints_accepted_total") == 5, (
         "but not what is covered"
     )
