@@ -1,7 +1,8 @@
-"""From what the detector says of each feature to one verdict on the reading, and whether someone should be told.
+"""One verdict on a reading from what the detector says of each of its features, and whether someone should be told.
 
-An alert is told once: for a while only a surprise that is clearly larger is news (hold), and a series that has been
-alerting counts less (habituation). All of it is a few numbers in the head of the row, computed on the host.
+An alert is told once. For a while after it only a clearly larger surprise is news (hold), and the more alerts a series
+has given lately, the less its surprises count (habituation). What has to be remembered for this is a few numbers in the
+head of the row; they are computed on the host.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from stream_gru.detection.detector import POWER
 
 Head = npt.NDArray[Any]
 SLOWEST_MS = 300_000  # between readings: what comes less often may give as many alerts a reading, not more
-# Hold and habituation were chosen on 38 series of NAB; 0.7 or 1.3 times a number moves the score on all 58 by less than
-# 3 points of 100.
+# Hold and habituation go back to a search on 38 series of NAB; there 0.7 or 1.3 times any of these moved the score
+# on all 58 series by less than 3 points of 100.
 _HOLD_READINGS = 75  # after something was told, in which only a clearly larger surprise is
 _NEWS_RATIO = 1.5  # how many times as large that must be
 _HABIT_PER_ALERT = 0.15  # a surprise is divided by 1 + this for each alert before it that is not forgotten
@@ -26,12 +27,13 @@ _HABIT_READINGS = 2500  # after which such an alert counts e times less
 # The surprise that counts as a whole alert, some two channels at new records: 0.15 was chosen for a detector whose
 # channels weigh 45 together.
 _WHOLE_ALERT = 0.15 * len(CHANNELS) / 45
+# These were set by hand.
 _ANOMALOUS_DAYS = 0.01  # that a series may be called anomalous for each alert it may give
 _YOUNG_READINGS = 200.0  # seen, at which a surprise must be twice as large: in a short past everything is a record
 
 
 class Limits(NamedTuple):
-    """Which thresholds mean what on series that are all right, as `stream-gru calibrate` measures it."""
+    """What a threshold costs: how often series in which all is well exceed it. `stream-gru calibrate` measures this."""
 
     rates: tuple[float, ...]  # alerts a reading, falling
     surprise: tuple[float, ...]  # its threshold at each, rising
@@ -39,9 +41,11 @@ class Limits(NamedTuple):
     deviation: tuple[float, ...]  # its threshold at each, rising
 
     def at(self, rate: Floats, share: float) -> tuple[Floats, float]:
-        """Thresholds of surprise, for alerts a reading (B,), and of deviation.
+        """The thresholds of surprise that give alerts at each `rate` (B,), a reading, and that of deviation which a
+        `share` of the readings exceeds.
 
-        Outside of the tables their ends; that of surprise goes on where alerts are rarer than could be measured.
+        Beyond the ends of a table its last entry holds; only for alerts that are rarer than could be measured the
+        threshold of surprise goes on rising.
         """
         x, y = -np.log(self.rates), np.log(self.surprise)
         rarer = np.maximum(-np.log(rate) - x[-1], 0)
@@ -71,7 +75,7 @@ class Verdict(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is known of B readings of F features."""
+    """What the detector measured of B readings of F features."""
 
     surprise: Floats  # (B, F)
     deviation: Floats  # (B, F)

@@ -1,7 +1,8 @@
 """Intervals that cover what they say: online quantile tracking (Gibbs and Candes 2021; Angelopoulos et al. 2023).
 
-Each quantile of a series is drawn away from the median, or towards it, by a factor whose logarithm moves a little with
-every reading: by as much as balances where the readings lie below the quantile as often as its level says.
+The distance of each forecast quantile to the median is multiplied by a factor of the series' own. Its logarithm moves a
+little with every reading, outwards or inwards, so that in the long run as many readings lie below the quantile as its
+level says.
 """
 
 from __future__ import annotations
