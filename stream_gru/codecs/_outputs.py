@@ -18,7 +18,8 @@ from stream_gru.records.schema import Column, ColumnKind, Presence
 
 _ENCODER = msgspec.json.Encoder()
 _LEVELS = np.array(LEVEL_NAMES, object)
-_POWERS = 10.0 ** np.arange(-300, 301)
+_LARGEST_EXPONENT = 300  # of the powers of ten that numbers are rounded by: float64 holds up to 1e308
+_POWERS = 10.0 ** np.arange(-_LARGEST_EXPONENT, _LARGEST_EXPONENT + 1)
 
 
 def encode_each(items: Iterable[Any]) -> list[bytes]:
@@ -106,7 +107,7 @@ class OutputWriter:
 def shorten(x: Floats) -> Floats:
     """`x` to 9 or 10 significant digits, which is more than a float32 has: off by 1e-8 of `x` at most, and shorter."""
     digits = 9 - np.ceil(np.frexp(x)[1] * log10(2)).astype(np.int64)  # behind the point
-    power = _POWERS[np.clip(digits, -300, 300) + 300]
+    power = _POWERS[np.clip(digits, -_LARGEST_EXPONENT, _LARGEST_EXPONENT) + _LARGEST_EXPONENT]
     shortened: Floats = np.rint(x * power) / power
     return shortened
 

@@ -17,7 +17,7 @@ from stream_gru.columns import Floats, Ints
 
 FIRST = -62_135_596_800_000  # 0001-01-01T00:00:00Z
 LAST = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
-INVALID = int(np.iinfo(np.int64).min)
+INVALID = int(np.iinfo(np.int64).min)  # stands for what is no time; no epoch ms of these years
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

@@ -1,9 +1,9 @@
 """What the detector watches of each feature, a row a thing: running averages, channels, watched deviations.
 
 `detector` derives from these tables how wide its part of the row is, the order of all numbers in it, and its constants.
-The spans, and which channels there are, were chosen on 38 series of NAB (Lavin and Ahmad 2015): there the sum of many
-channels found more than the largest of them, and channels that watch one side alone, or how often a limit is exceeded,
-each added to it.
+The spans, and most of the channels, go back to a search on 38 series of NAB (Lavin and Ahmad 2015): there the sum of
+many channels found more than the largest of them, and channels that watch one side alone, or how often a limit is
+exceeded, each added to it.
 """
 
 from __future__ import annotations

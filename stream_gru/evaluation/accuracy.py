@@ -14,7 +14,7 @@ from stream_gru.evaluation.streaming import Predicted
 
 LEVELS = (0.01, 0.05, *(round(0.1 * i, 1) for i in range(1, 10)), 0.95, 0.99)  # that CRPS is averaged over
 SPANS = ((1, 8), (8, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 512), (8, 64))  # points seen, from - to
-TRACKED = 64  # points seen, from which on intervals are expected to cover what they say
+TRACKED = 64  # points seen, from which on intervals are expected to cover what they say; as `detection.calibration`
 _RATIO_LEAST, _RATIO_MOST = 0.01, 100.0  # of one series, so that none decides a geometric mean
 
 

@@ -17,8 +17,9 @@ from stream_gru.evaluation.tables import Cell, FigureTable
 OURS = "stream-gru"
 SHARES = (0.001, 0.01)  # of the normal rows
 PER_DAY = 1.0  # false alarms of a series
-_MOST_FAR = 20.0  # percent, of a second choice of the threshold for SKAB: the best F1 alone flags nearly each row
-_DEFAULT = 1.0  # the threshold of the product's own scores
+# Percent, of a second choice of the threshold for SKAB: the best F1 alone flags nearly each row.
+_FALSE_RATE_MOST = 20.0
+_OWN_THRESHOLD = 1.0  # the threshold of the product's own scores
 # Of each series by itself.
 _FIGURES = {"AUC-PR": ranking.average_precision, "VUS-PR": ranking.vus_pr, "best F1": ranking.best_f1}
 
@@ -69,7 +70,7 @@ def _nab_transfer(cases: Sequence[SuiteCase], scores: Scores, threshold: float |
                 part = [found[i] for i in others]
                 row.append(nab.evaluate([cases[i] for i in others], part, profile, best).score)
             rows.append(row)
-    for fixed in dict.fromkeys((_DEFAULT, threshold or _DEFAULT)):
+    for fixed in dict.fromkeys((_OWN_THRESHOLD, threshold or _OWN_THRESHOLD)):
         scored = [nab.evaluate(cases, scores[OURS], p, fixed / (fixed + 1)) for p in nab.PROFILES.values()]
         rows.append([f"{OURS}: alert_score >= {fixed:g}, all files", *(one.score for one in scored)])
     note = "halves: every second file of the list by name"
@@ -124,7 +125,7 @@ def skab_tables(
     for name, found in scores.items():
         parts = _scored(cases, found)
         pooled = np.concatenate(parts)
-        for most in (100.0, _MOST_FAR):
+        for most in (100.0, _FALSE_RATE_MOST):
             limited = f", FAR <= {most:g}%" if most < 100 else ""
             best = skab.best_threshold(pooled, truth, most)
             rows.append(_rates(f"{name}: best threshold for these files{limited}", pooled >= best, truth, best))
@@ -186,9 +187,9 @@ def ranking_tables(
     columns = ("detector", *_FIGURES, "AUC-PR pooled")
     limits = [f"events at FAR {share:.1%}" for share in SHARES] + [f"events at {PER_DAY:g} alarm/day"]
     note = (
-        f"means over {len(some)} series with anomalies; VUS-PR with buffers up to {ranking.BUFFER} rows; best F1: the "
-        "best threshold of each series; events: share found with one threshold, normal rows or false alarms a series "
-        "and day limited"
+        f"means over {len(some)} series with anomalies; VUS-PR with buffers up to {ranking.BUFFER_ROWS} rows; best F1: "
+        "the best threshold of each series; events: share found with one threshold, normal rows or false alarms a "
+        "series and day limited"
     )
     return [
         FigureTable(f"{suite}, {len(cases)} series", (*columns, *limits), rows, note),

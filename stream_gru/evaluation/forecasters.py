@@ -16,7 +16,9 @@ from stream_gru.evaluation.panel import Panel
 from stream_gru.evaluation.streaming import Predicted
 
 _LEVELS = (0.05, 0.5, 0.95)
-_START, _RATE, _SCALE = 2.06, 0.02, 0.03  # of tracked quantiles, in mean absolute errors; a Gaussian's 5% and 95%
+_FIRST_QUANTILE = 2.06  # mean absolute errors: where the 5% and 95% of a normal distribution lie, 1.645 x 1.253
+_QUANTILE_STEP = 0.02  # mean absolute errors, how far a tracked quantile moves at a reading
+_ERROR_RATE = 0.03  # of the running mean absolute error, a reading
 
 
 class BaselineForecaster(Protocol):
@@ -207,7 +209,7 @@ class _Intervals:
 
     def __init__(self, s: int) -> None:
         self.scale, self.count = np.zeros(s), np.zeros(s)
-        self.low, self.high = np.full(s, -_START), np.full(s, _START)
+        self.low, self.high = np.full(s, -_FIRST_QUANTILE), np.full(s, _FIRST_QUANTILE)
 
     def offsets(self, n: int) -> Floats:
         """(n, 3) of the levels from the forecast."""
@@ -218,8 +220,8 @@ class _Intervals:
         n = len(error)
         scale = self.scale[:n]
         learns = present & (scale > 0)
-        self.low[:n] += np.where(learns, _RATE * (_LEVELS[0] - (error < self.low[:n] * scale)), 0)
-        self.high[:n] += np.where(learns, _RATE * (_LEVELS[2] - (error < self.high[:n] * scale)), 0)
+        self.low[:n] += np.where(learns, _QUANTILE_STEP * (_LEVELS[0] - (error < self.low[:n] * scale)), 0)
+        self.high[:n] += np.where(learns, _QUANTILE_STEP * (_LEVELS[2] - (error < self.high[:n] * scale)), 0)
         self.count[:n] += present
-        rate = np.maximum(1 / np.maximum(self.count[:n], 1), _SCALE)
+        rate = np.maximum(1 / np.maximum(self.count[:n], 1), _ERROR_RATE)
         scale += np.where(present, rate * (np.abs(error) - scale), 0)

@@ -16,9 +16,9 @@ from stream_gru.evaluation.tables import Cell, FigureTable
 
 OURS = "stream-gru"
 _LAST = "last value"
-_FEWEST = 100  # readings judged, for a series' coverage to say something
-_SHOWN, _MOST_SHOWN = (1, 2, 3, 6, 12, 18, 24, 36, 48), 10  # steps with a column
-_FAR = 24  # steps: 1 to 24 are averaged, those that there are
+_FEWEST_READINGS = 100  # readings judged, for a series' coverage to say something
+_SHOWN_STEPS, _MOST_SHOWN = (1, 2, 3, 6, 12, 18, 24, 36, 48), 10  # steps with a column
+_FARTHEST_STEP = 24  # steps: 1 to 24 are averaged, those that there are
 
 
 def tables(cases: Sequence[SuiteCase], ours: Predicted) -> list[FigureTable]:
@@ -88,20 +88,23 @@ def _by_points(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> Figure
 
 def _by_step(data: Panel, found: dict[str, Accuracy], chosen: Bools) -> FigureTable:
     steps = tuple(found[OURS].by_step)
-    near = [step for step in steps if step <= _FAR]
-    shown = [step for step in steps if len(steps) <= _MOST_SHOWN or step in _SHOWN]
+    near = [step for step in steps if step <= _FARTHEST_STEP]
+    shown = [step for step in steps if len(steps) <= _MOST_SHOWN or step in _SHOWN_STEPS]
     rows: list[list[Cell]] = []
     for name, accuracy in found.items():
         at = {step: overall(data.groups, ratio, chosen) for step, ratio in accuracy.by_step.items()}
         known = [step in at for step in near]
         mean = float(np.exp(np.mean(np.log([at[step] for step in near])))) if all(known) else None
         rows.append([name, mean, *(at.get(step) for step in shown)])
-    title = f"MAE so many steps ahead; first the geometric mean of the {len(near)} steps up to {_FAR} that there are"
-    return FigureTable(title, ("forecaster", f"1..{_FAR}", *(f"{step}" for step in shown)), rows)
+    title = (
+        "MAE so many steps ahead; first the geometric mean of "
+        f"the {len(near)} steps up to {_FARTHEST_STEP} that there are"
+    )
+    return FigureTable(title, ("forecaster", f"1..{_FARTHEST_STEP}", *(f"{step}" for step in shown)), rows)
 
 
 def _coverage(data: Panel, found: dict[str, Accuracy], judged: Bools, moving: Bools) -> FigureTable:
-    enough = moving & (np.bincount(data.series, judged & (data.row >= TRACKED), len(data)) >= _FEWEST)
+    enough = moving & (np.bincount(data.series, judged & (data.row >= TRACKED), len(data)) >= _FEWEST_READINGS)
     names = np.array(data.groups)
     rows: list[list[Cell]] = []
     for name, accuracy in found.items():
@@ -116,7 +119,8 @@ def _coverage(data: Panel, found: dict[str, Accuracy], judged: Bools, moving: Bo
         rows.append([name, *((float(np.mean(x)) if x else None) for x in (means, within)), inside])
     columns = ("forecaster", "coverage", "series within .87-.93, mean of sets", "of all series")
     note = (
-        f"from {TRACKED} points seen on, of series with {_FEWEST} readings after that; baselines' intervals are tracked"
+        f"from {TRACKED} points seen on, of series with {_FEWEST_READINGS} readings after that; "
+        "baselines' intervals are tracked"
     )
     return FigureTable("coverage of the 90% interval", columns, rows, note)
 

@@ -10,16 +10,16 @@ import torch
 from stream_gru.columns import Floats, Ints
 from stream_gru.evaluation.cases import SuiteCase
 
-_WINDOW, _REFRESH = 6400, 100  # rows, of NAB's own windowed Gaussian
-_NO_SPREAD = 1e-6
+_WINDOW_ROWS, _REFRESH_ROWS = 6400, 100  # of NAB's own windowed Gaussian detector
+_LEAST_SPREAD = 1e-6  # of a window, so that a flat one is not divided by 0; NAB's own
 
 
 def windowed_gaussian(case: SuiteCase) -> Floats:
     """1 - the tail probability under the mean and deviation of the last 6,400 rows, renewed every 100, as NAB's own
     baseline does it; features averaged. (T,)"""
     row = np.arange(len(case))
-    renewed = np.maximum(row - _WINDOW, 0) // _REFRESH * _REFRESH
-    first, end = np.where(row < _WINDOW, 0, renewed), np.where(row < _WINDOW, row, renewed + _WINDOW)
+    renewed = np.maximum(row - _WINDOW_ROWS, 0) // _REFRESH_ROWS * _REFRESH_ROWS
+    first, end = np.where(row < _WINDOW_ROWS, 0, renewed), np.where(row < _WINDOW_ROWS, row, renewed + _WINDOW_ROWS)
     z = _z(case.value, first, end)
     tail = np.asarray(0.5 * torch.erfc(torch.from_numpy(z / np.sqrt(2))), np.float64)
     score: Floats = np.where(row > 0, 1 - tail.mean(axis=1), 0.0)
@@ -58,5 +58,5 @@ def _z(value: Floats, first: Ints, end: Ints) -> Floats:
     n, mean, power = (sums[end] - sums[first] for sums in (count, total, square))
     mean, power = mean / np.maximum(n, 1), power / np.maximum(n, 1)
     spread = np.sqrt(np.maximum(power - mean**2, 0))
-    z = np.abs(shifted - mean) / np.where(spread > _NO_SPREAD, spread, _NO_SPREAD)
+    z = np.abs(shifted - mean) / np.where(spread > _LEAST_SPREAD, spread, _LEAST_SPREAD)
     return np.where(known & (n > 0), z, 0.0)

@@ -32,8 +32,8 @@ PROFILES = {
     "low FN": Profile(1.0, 2.0, 0.11),
 }
 
-_PROBATION, _PROBATION_MOST = 0.15, 750
-_REACH = 3.0  # windows' widths after a window, from which on a detection is as false as any
+_PROBATION_SHARE, _PROBATION_ROWS = 0.15, 750  # of a file, but no more rows, that do not count
+_REACH_WINDOWS = 3.0  # windows' widths after a window, from which on a detection is as false as any
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Scored:
 
 def probation(n: int) -> int:
     """How many of `n` rows do not count."""
-    return int(np.ceil(min(np.floor(_PROBATION * n), _PROBATION_MOST)))
+    return int(np.ceil(min(np.floor(_PROBATION_SHARE * n), _PROBATION_ROWS)))
 
 
 def evaluate(
@@ -101,7 +101,9 @@ def _worth(case: SuiteCase, profile: Profile) -> Floats:
         worth[inside] = profile.hit * _fade((inside - last - 1) / width) / _fade(-1.0)
         after = np.arange(last + 1, following)
         distance = (after - last) / max(width - 1, 1)
-        worth[after] = profile.false * np.where(distance <= _REACH, _fade(np.minimum(distance, _REACH)), -1.0)
+        worth[after] = profile.false * np.where(
+            distance <= _REACH_WINDOWS, _fade(np.minimum(distance, _REACH_WINDOWS)), -1.0
+        )
     return worth
 
 

@@ -22,8 +22,9 @@ from stream_gru.evaluation.tables import Cell, FigureTable
 
 OURS = "stream-gru"
 ETT_TRAIN, ETT_TEST, ETT_END = 8640, 11520, 14400  # rows: 12 months, 4 more, and 4 that are scored
-_SHOWN, _MOST_SHOWN = (1, 12, 24, 36, 48), 6  # steps with a row
-_ETT_HORIZON, _M4_HORIZON, _DAY = 96, 48, 24
+_SHOWN_STEPS, _MOST_SHOWN = (1, 12, 24, 36, 48), 6  # steps with a row
+_ETT_HORIZON, _M4_HORIZON = 96, 48  # steps: the first of the usual ones on ETT; what M4 asks of hourly series
+_DAY_ROWS = 24  # both are hourly
 
 
 def ett_tables(cases: Sequence[SuiteCase], ours: Predicted) -> list[FigureTable]:
@@ -45,13 +46,13 @@ def ett_tables(cases: Sequence[SuiteCase], ours: Predicted) -> list[FigureTable]
     for name, found in _all(data, ours).items():
         made = [errors(found.medians[:, k], step) for k, step in enumerate(found.steps)]
         for error, step in zip(made, found.steps, strict=True):
-            if len(error) and (len(made) <= _MOST_SHOWN or step in _SHOWN):
+            if len(error) and (len(made) <= _MOST_SHOWN or step in _SHOWN_STEPS):
                 rows.append([name, f"{step}", *_squared_and_absolute(error)])
         if len(made) > 1 and all(map(len, made)) and found.steps == tuple(range(1, len(made) + 1)):
             rows.append([name, f"mean of {_named(found.steps)}", *_squared_and_absolute(np.concatenate(made))])
     whole = f"mean of 1..{_ETT_HORIZON}"
-    day = predict(BASELINES["seasonal naive"], data, range(1, _DAY + 1)).medians  # and each day after it the same
-    every = [errors(day[:, (step - 1) % _DAY], step) for step in range(1, _ETT_HORIZON + 1)]
+    day = predict(BASELINES["seasonal naive"], data, range(1, _DAY_ROWS + 1)).medians  # and each day after it the same
+    every = [errors(day[:, (step - 1) % _DAY_ROWS], step) for step in range(1, _ETT_HORIZON + 1)]
     rows.append(["seasonal naive", whole, *_squared_and_absolute(np.concatenate(every))])
     rows += [[f"{name}, published", whole, *figures] for name, figures in references.ETTH1.items()]
     return [FigureTable("ETTh1, months 17-20, from each row", ("forecaster", "steps ahead", "MSE", "MAE"), rows)]
@@ -115,7 +116,7 @@ def _m4(
 def _errors(cases: Sequence[SuiteCase], made: Mapping[int, Floats], steps: Sequence[int]) -> tuple[float, float]:
     """Mean sMAPE in percent, and MASE by the seasonal naive errors within the training part."""
     train = [case.value[: case.warm, 0] for case in cases]
-    scale = np.array([np.mean(np.abs(y[_DAY:] - y[:-_DAY])) for y in train])
+    scale = np.array([np.mean(np.abs(y[_DAY_ROWS:] - y[:-_DAY_ROWS])) for y in train])
     smape, mase = [], []
     for step in steps:
         target = np.array([case.value[case.warm - 1 + step, 0] for case in cases])
@@ -128,7 +129,7 @@ def _errors(cases: Sequence[SuiteCase], made: Mapping[int, Floats], steps: Seque
 def _naive2(cases: Sequence[SuiteCase]) -> dict[int, Floats]:
     """The last value with a season: classical multiplicative decomposition where the autocorrelation at the season is
     significant at 90%, as the competition's benchmark has it."""
-    m = _DAY
+    m = _DAY_ROWS
     made = {step: np.empty(len(cases)) for step in range(1, _M4_HORIZON + 1)}
     for i, case in enumerate(cases):
         y = case.value[: case.warm, 0]

@@ -18,7 +18,7 @@ from stream_gru.evaluation.suites import SuiteReport
 from stream_gru.history import backtest
 from stream_gru.history.files import History
 
-_PICTURES, _FEATURES, _ROWS = 3, 3, 5000  # of each suite at most
+_MOST_PICTURES, _MOST_FEATURES, _MOST_ROWS = 3, 3, 5000  # of a suite, in a picture, and of a feature
 
 
 def write(report: SuiteReport, folder: Path) -> list[Path]:
@@ -46,8 +46,8 @@ def draw(suite: str, cases: Sequence[SuiteCase], bundle: Path | None, folder: Pa
         table = History([case.name] * len(case), case.timestamp, case.value)
         engine = Stepper(bundle, features=case.value.shape[1], capacity=1)
         (forecasts,) = backtest.score(engine, [table], lambda _: None)
-        begin = max(min(case.windows[0][0] - _ROWS // 2 if case.windows else 0, len(case) - _ROWS), 0)
-        part = slice(begin, begin + _ROWS)
+        begin = max(min(case.windows[0][0] - _MOST_ROWS // 2 if case.windows else 0, len(case) - _MOST_ROWS), 0)
+        part = slice(begin, begin + _MOST_ROWS)
         shown = replace(
             table,
             series=table.series[part],
@@ -69,16 +69,16 @@ def _telling(value: Floats) -> list[int]:
     """The few of F features that go farthest from their median, in units of their usual distance from it."""
     apart = np.abs(value - np.nanmedian(value, axis=0))
     unusual = np.nanmax(apart, axis=0) / (np.nanmean(apart, axis=0) + 1e-9)
-    return sorted(np.argsort(-unusual, kind="stable")[:_FEATURES].tolist())
+    return sorted(np.argsort(-unusual, kind="stable")[:_MOST_FEATURES].tolist())
 
 
 def _chosen(cases: Sequence[SuiteCase]) -> list[SuiteCase]:
     """Three of the recorded ones, those with labels first, spread over the list."""
     real = [case for case in cases if not case.name.startswith("artificial")] or list(cases)
     some = [case for case in real if case.windows]
-    if len(some) < _PICTURES:
-        some += [case for case in real if not case.windows][: _PICTURES - len(some)]
-    at = np.unique(np.linspace(0, len(some) - 1, _PICTURES).round().astype(np.int64)).tolist()
+    if len(some) < _MOST_PICTURES:
+        some += [case for case in real if not case.windows][: _MOST_PICTURES - len(some)]
+    at = np.unique(np.linspace(0, len(some) - 1, _MOST_PICTURES).round().astype(np.int64)).tolist()
     return [some[i] for i in at]
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stream_gru.columns import Bools, Floats, Ints
+from stream_gru.columns import DAY_MS, Bools, Floats, Ints
 from stream_gru.evaluation.cases import SuiteCase, halves
 
-_DAY = 86_400_000
-_LONGEST = 1440
+_LONGEST_SEASON = 1440  # readings: a day of minutes; a longer season is left out, as it takes a long past
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,8 @@ def panel(cases: Sequence[SuiteCase]) -> Panel:
 def _season(case: SuiteCase) -> int:
     steps = np.diff(case.timestamp)
     usual = float(np.median(steps)) if len(steps) else 0.0
-    a_day = round(_DAY / usual) if usual > 0 else 1
-    return a_day if 2 <= a_day <= _LONGEST else 1
+    a_day = round(DAY_MS / usual) if usual > 0 else 1
+    return a_day if 2 <= a_day <= _LONGEST_SEASON else 1
 
 
 def overall(groups: Sequence[str], values: Floats, chosen: Bools) -> float:

@@ -13,8 +13,8 @@ from stream_gru.columns import Bools, Floats
 from stream_gru.errors import DataError
 from stream_gru.evaluation.cases import runs
 
-BUFFER = 100  # rows, of the widest buffer around an anomaly in VUS-PR
-_GRID = 1000  # thresholds tried where false alarms a day are limited
+BUFFER_ROWS = 100  # rows, of the widest buffer around an anomaly in VUS-PR
+_GRID_THRESHOLDS = 1000  # thresholds tried where false alarms a day are limited
 
 
 def require() -> None:
@@ -40,7 +40,7 @@ def best_f1(score: Floats, truth: Bools) -> float:
     return float((2 * hits / (ends + 1 + np.count_nonzero(truth))).max())
 
 
-def vus_pr(score: Floats, truth: Bools, buffer: int = BUFFER) -> float:
+def vus_pr(score: Floats, truth: Bools, buffer: int = BUFFER_ROWS) -> float:
     """Volume under the surface of range-based precision and recall (Paparrizos et al. 2022).
 
     For every width of the buffer from 0 to `buffer` the labels fade out within half of it on both sides of an anomaly,
@@ -78,7 +78,7 @@ def threshold_for_share(scores: Sequence[Floats], truths: Sequence[Bools], share
 def threshold_for_alarms(scores: Sequence[Floats], truths: Sequence[Bools], days: float, per_day: float) -> float:
     """The lowest threshold, and all above it, at which no more than `per_day` false alarms begin a day on average."""
     pool = np.sort(np.concatenate(list(scores)))[::-1]
-    ranks = np.unique(np.geomspace(1, len(pool), _GRID).astype(np.int64)) - 1  # dense where alarms are few
+    ranks = np.unique(np.geomspace(1, len(pool), _GRID_THRESHOLDS).astype(np.int64)) - 1  # dense where alarms are few
     grid = np.unique(pool[ranks])[::-1]
     lowest = float(grid[0])
     for threshold in grid.tolist():

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stream_gru.columns import Floats, Ints
+from stream_gru.columns import DAY_MS, HOUR_MS, Floats, Ints
 from stream_gru.errors import DataError
 from stream_gru.evaluation.cases import SuiteCase, runs
 from stream_gru.history import files as history
 
-_START = 1_578_268_800_000
-_MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
-_SKAB_WARM = 400
+_START_MS = 1_578_268_800_000  # of files without times: 6 January 2020, a Monday
+_MINUTE_MS = 60_000
+_SKAB_WARM = 400  # rows at the start of a SKAB file that do not count: its detectors are fitted to them
 _SENSORS = (
     *("Accelerometer1RMS", "Accelerometer2RMS", "Current", "Pressure", "Temperature", "Thermocouple", "Voltage"),
     "Volume Flow RateRMS",
@@ -63,18 +63,18 @@ def skab(data: Path) -> list[SuiteCase]:
 
 def smd(data: Path) -> list[SuiteCase]:
     """Server Machine Dataset (Su et al. 2019): 38 metrics a minute of each machine."""
-    return _packed(_folder(data, "SMD_ASD", "SMD/*.npz"), "SMD/*.npz", _MINUTE)
+    return _packed(_folder(data, "SMD_ASD", "SMD/*.npz"), "SMD/*.npz", _MINUTE_MS)
 
 
 def asd(data: Path) -> list[SuiteCase]:
     """Application Server Dataset (Li et al. 2021): 19 metrics every five minutes."""
-    return _packed(_folder(data, "SMD_ASD", "ASD/*.npz"), "ASD/*.npz", 5 * _MINUTE)
+    return _packed(_folder(data, "SMD_ASD", "ASD/*.npz"), "ASD/*.npz", 5 * _MINUTE_MS)
 
 
 def smap_msl(data: Path) -> list[SuiteCase]:
     """Spacecraft telemetry (Hundman et al. 2018): the channel itself, in which anomalies are labelled; the one-hot
     commands beside it are left out."""
-    return _packed(_folder(data, "SMAP_MSL", "*/*.npz"), "*/*.npz", _MINUTE, features=1)
+    return _packed(_folder(data, "SMAP_MSL", "*/*.npz"), "*/*.npz", _MINUTE_MS, features=1)
 
 
 def mscloud(data: Path) -> list[SuiteCase]:
@@ -104,7 +104,7 @@ def m4(data: Path) -> list[SuiteCase]:
     cases = []
     for name, values in train.items():
         whole = np.concatenate([values, test[name]])
-        cases.append(SuiteCase(name, _times(len(whole), _HOUR), whole[:, None], warm=len(values), group="M4 hourly"))
+        cases.append(SuiteCase(name, _times(len(whole), HOUR_MS), whole[:, None], warm=len(values), group="M4 hourly"))
     return cases
 
 
@@ -137,7 +137,7 @@ def _exchange(data: Path) -> list[SuiteCase]:
     file = next(iter(sorted(folder.glob("exchange_rate*.txt.gz"))))
     with gzip.open(file, "rt") as text:
         values = np.loadtxt(text, delimiter=",", ndmin=2)
-    times = _times(len(values), _DAY)
+    times = _times(len(values), DAY_MS)
     return [SuiteCase(f"exchange {i + 1}", times, values[:, [i]], group="exchange") for i in range(values.shape[1])]
 
 
@@ -177,7 +177,7 @@ def _rows(file: Path) -> dict[str, Floats]:
 
 
 def _times(n: int, interval: int) -> Ints:
-    return _START + np.arange(n, dtype=np.int64) * interval
+    return _START_MS + np.arange(n, dtype=np.int64) * interval
 
 
 def _row(file: Path, times: Ints, text: Any) -> int:

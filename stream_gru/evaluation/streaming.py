@@ -15,7 +15,7 @@ from stream_gru.evaluation.cases import SuiteCase
 from stream_gru.evaluation.panel import panel
 from stream_gru.models import bundle as bundles
 
-_PORTION = 50_000  # values stepped between two reports of progress
+_PORTION_VALUES = 50_000  # values stepped between two reports of progress
 
 Tell = Callable[[int], None]
 
@@ -56,7 +56,7 @@ def portions(engine: Stepper, cases: Sequence[SuiteCase], handle: int = 0) -> It
     timestamp = np.concatenate([case.timestamp for case in cases])
     value = np.concatenate([case.value for case in cases])
     order = np.argsort(row, kind="stable")
-    size = max(_PORTION // value.shape[1], 1)
+    size = max(_PORTION_VALUES // value.shape[1], 1)
     for begin in range(0, len(order), size):
         here = order[begin : begin + size]
         yield here, engine.step(Readings(slot[here], row[here], timestamp[here], value[here]))

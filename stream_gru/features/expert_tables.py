@@ -1,8 +1,8 @@
 """What `experts` keeps of a series and shows the network, a row a thing; widths, rates and places derive from it.
 
 Rates of running averages are the least share that a new reading counts: an average of rate r forgets e times in about
-1 / r readings. Where no other source is given, numbers were chosen by the errors of forecasts on made-up series, those
-that `training.data.synthetic` draws.
+1 / r readings. Where no other source is given, numbers were chosen by the errors of forecasts on one half of the series
+of the evaluation's data sets (see `evaluation.forecasting`, whose tables show the other half as well).
 """
 
 from __future__ import annotations

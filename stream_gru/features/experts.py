@@ -42,7 +42,7 @@ _TREND_DAMPING = 0.9  # at each step ahead the trend adds so much of what it add
 _RANGE_FORGETTING = 0.002  # share of the distance to the extremes, a reading
 _INTERVAL_STEP = 0.1  # what an unusual gap counts at most: half a logarithm, so the usual gap grows by 22% at most
 _INTERVAL_FIRST = 8  # readings, before which the last gap is the usual one
-# Of recursive least squares: chosen on made-up series.
+# Of recursive least squares; chosen as the numbers in `expert_tables`.
 _FORGETTING = 0.998  # a reading
 _PRIOR_VARIANCE = 0.3  # of each coefficient, before any reading
 _TRACE_MOST = 50.0  # of the covariance: without a limit it would grow while nothing happens

@@ -8,7 +8,7 @@ from torch import Tensor
 from stream_gru.features.observation import Observation
 from stream_gru.features.set import FeatureSet, FeatureView, NetworkInput, RowTable, StatePart, rows_of
 
-# Rates were chosen by the errors of forecasts on made-up series.
+# Set by hand; what `expert_tables` has as well has the same rate there.
 _LEVEL_RATES = (0.005, 0.05, 0.2, 0.5)  # of the smoothers, the slowest first
 _TREND_RATES = (1.0, 0.15, 0.03)  # of the mean differences; the first is the last difference itself
 _LEVELS, _TRENDS, _LAGS = len(_LEVEL_RATES), len(_TREND_RATES), 2

@@ -9,13 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stream_gru.columns import Floats, Ints
+from stream_gru.columns import DAY_MS, HOUR_MS, WEEK_MS, Floats, Ints
 
-_TINY = 1e-30  # the smallest size of anything
-_NOISE = 1e-12  # of |y|: what lies below is rounding of the float64 values themselves
-_HOUR_MS = 3_600_000
-_WEEK_MS = 168 * _HOUR_MS
-_MONDAY_MS = 72 * _HOUR_MS  # the epoch began on a Thursday
+_SMALLEST_FLOOR = 1e-30  # so that nothing is divided by 0; float32 still holds it
+_ROUNDING_SHARE = 1e-12  # of |y|: what lies below is rounding of the float64 values themselves
+_THURSDAY_MS = 3 * DAY_MS  # into the week: the epoch began on a Thursday, weeks begin on Monday
 
 
 class Observation(NamedTuple):
@@ -62,7 +60,7 @@ def observe(arrival: Arrival, scaling: tuple[Floats, Floats] | None = None) -> n
     first = np.isnan(last)
     dx = np.where(first, 0, y - last)
     gap = timestamp - np.where(first, timestamp - 1000, since)
-    week = ((timestamp + _MONDAY_MS) % _WEEK_MS) / _HOUR_MS
+    week = ((timestamp + _THURSDAY_MS) % WEEK_MS) / HOUR_MS
     angle = week * (2 * np.pi / 24)
     size = np.abs(y)
     loc, scale = (0.0, 0.0) if scaling is None else scaling
@@ -77,7 +75,7 @@ def observe(arrival: Arrival, scaling: tuple[Floats, Floats] | None = None) -> n
     columns[_ROW["y"]] = y - loc
     columns[_ROW["height"]] = np.where(np.isnan(base), 0, y - base)
     columns[_ROW["week"]] = week
-    columns[_ROW["floor"]] = size * _NOISE + _TINY
+    columns[_ROW["floor"]] = size * _ROUNDING_SHARE + _SMALLEST_FLOOR
     columns[_ROW["rate"]] = 1 / np.maximum(seen, 1)
     columns[_ROW["scale"]] = scale
     return columns

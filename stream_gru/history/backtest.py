@@ -21,7 +21,7 @@ from stream_gru.engine.stepper import MAX_ABS_VALUE, Stepper
 from stream_gru.errors import DataError
 from stream_gru.history import files as history
 
-_PORTION = 50_000  # readings stepped between two reports of progress
+_PORTION_READINGS = 50_000  # readings stepped between two reports of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,11 @@ def in_order(parts: Sequence[Forecasts], order: Sequence[Ints]) -> Forecasts:
 
 
 def _portions(slot: Ints) -> Iterator[Ints]:
-    """Whole waves together, about `_PORTION` readings at a time."""
+    """Whole waves together, about `_PORTION_READINGS` readings at a time."""
     held: list[Ints] = []
     for wave in waves(slot):
         held.append(wave)
-        if sum(map(len, held)) >= _PORTION:
+        if sum(map(len, held)) >= _PORTION_READINGS:
             yield np.concatenate(held)
             held = []
     if held:

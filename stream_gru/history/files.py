@@ -16,7 +16,7 @@ from stream_gru.errors import DataError
 
 EMPTY = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 # Epoch numbers, told apart by their size: seconds up to the year 5138, then ms, us and ns from March 1973 on.
-_UNITS = ((1e11, 1e3), (1e14, 1.0), (1e17, 1e-3), (np.inf, 1e-6))
+_UNITS = ((1e11, 1e3), (1e14, 1.0), (1e17, 1e-3), (np.inf, 1e-6))  # below which size, factor to ms: s, ms, us, ns
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 

@@ -24,7 +24,7 @@ from stream_gru.history.files import History
 Activations = dict[str, npt.NDArray[np.float32]]  # by gate, (N, F, R); NaN where a reading was not stepped
 
 SUMMARY = ("mean", "q25", "q50", "q75", "closed", "open")  # what `summary` keeps
-CLOSED, OPEN = 0.05, 0.95  # a unit beyond is saturated
+CLOSED, OPEN = 0.05, 0.95  # of a gate, 0-1: a unit beyond is saturated and learns next to nothing
 
 
 def summary(gate: Tensor) -> Tensor:

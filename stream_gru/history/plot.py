@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Gates = Mapping[str, npt.NDArray[np.float32]]  # by name (N, F, 4): mean over the units, and their quartiles
 Times = npt.NDArray[np.datetime64]
 
-_MOST = 8  # series of one file that are drawn: those with the most flags
+_MOST_SERIES = 8  # series of one file that are drawn: those with the most flags
 
 
 def draw(
@@ -39,7 +39,7 @@ def draw(
 
     names, member = np.unique(np.array(table.series), return_inverse=True)
     flags = np.bincount(member, forecasts.is_anomaly, len(names))
-    shown = np.sort(np.argsort(-flags, kind="stable")[:_MOST])
+    shown = np.sort(np.argsort(-flags, kind="stable")[:_MOST_SERIES])
     panels = [(int(s), f) for s in shown for f in range(len(features))]
     heights = [3.0, *[1.5] * len(gates or {}), 1.0]
     figure = Figure(figsize=(14, 1 + sum(heights) * len(panels)), layout="constrained")

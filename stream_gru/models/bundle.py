@@ -23,12 +23,12 @@ from stream_gru.models.forecaster import Forecaster
 from stream_gru.models.network import Network
 from stream_gru.models.scaling import Scaling
 
-FORMAT = 2
+FORMAT = 2  # of `bundle.json`: raised when an older one can no longer be read as it was meant
 DESCRIPTION = "bundle.json"
 WEIGHTS = "weights.safetensors"
 SHIPPED = {folder.name: folder for folder in sorted((Path(str(files("stream_gru.models"))) / "bundles").iterdir())}
 DEFAULT = SHIPPED["zero-shot"]
-_LEAD = 96  # steps: every series keeps as many forecasts, and a farther one misses what comes in between
+_FARTHEST_LEAD = 96  # steps: every series keeps as many forecasts, and a farther one misses what comes in between
 
 
 class Description(BaseModel):
@@ -55,7 +55,7 @@ class Description(BaseModel):
     @property
     def lead(self) -> int:
         """Which horizon detection waits for: the farthest one of at most 96 steps, if any is that near."""
-        return max((step for step in self.horizons if step <= _LEAD), default=self.horizons[0])
+        return max((step for step in self.horizons if step <= _FARTHEST_LEAD), default=self.horizons[0])
 
     @field_validator("horizons")
     @classmethod

@@ -15,11 +15,10 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stream_gru.columns import Floats, Ints
+from stream_gru.columns import DAY_MS, Floats, Ints
 from stream_gru.errors import BundleError, SettingsError
 
-_LIMIT = 8.0  # of every covariate, in its own deviations
-_DAY_MS = 86_400_000
+_COVARIATE_LIMIT = 8.0  # standard deviations of it: what lies beyond counts as this, as the inputs of the features do
 _EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 _FIRST_DAY, _LAST_DAY = 1 - _EPOCH_DAY, datetime.date.max.toordinal() - _EPOCH_DAY  # of the years 1 to 9999
 
@@ -99,9 +98,9 @@ class Context(BaseModel):
         if self.hour or self.weekday or self.holidays is not None:
             local = _local(timestamp, self.timezone)
             if self.hour:
-                out[row : row + 2] = _circle(local % _DAY_MS / _DAY_MS)
+                out[row : row + 2] = _circle(local % DAY_MS / DAY_MS)
                 row += 2
-            days = local // _DAY_MS
+            days = local // DAY_MS
             if self.weekday:
                 weekday = (days + 3) % 7  # the epoch began on a Thursday; Monday is 0
                 out[row : row + 2] = _circle(weekday / 7)
@@ -112,7 +111,7 @@ class Context(BaseModel):
                 row += 1
         if self.covariates:
             loc, scale = np.array(self.loc or 0.0), np.array(self.scale or 1.0)
-            out[row:] = np.nan_to_num((covariates - loc) / scale).clip(-_LIMIT, _LIMIT).T
+            out[row:] = np.nan_to_num((covariates - loc) / scale).clip(-_COVARIATE_LIMIT, _COVARIATE_LIMIT).T
         return out
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from stream_gru.features import FeatureSet, FeatureView, asinh
 
-_LARGEST = 12.0  # sinh of it, in units, is the farthest that a quantile leaves the anchors: 80,000
-_GAUSSIAN = 1.25  # the deviation of a normal distribution, in mean absolute errors
+_ASINH_MOST = 12.0  # sinh of it, in units, is the farthest that a quantile leaves the anchors: 80,000
+_NORMAL_DEVIATION = 1.25  # of a normal distribution in its mean absolute errors: the square root of pi / 2
 
 
 class Head(nn.Module):
@@ -81,7 +81,7 @@ class SharedHead(Head):
         made = [self._mixed(near[None], errors * self.prior[0], view.moves[:1], view.unit)]
         if len(steps) > 1:
             ahead = steps[1:, None]
-            moves = asinh(view.moves[1:] / view.unit).clamp(-_LARGEST, _LARGEST)
+            moves = asinh(view.moves[1:] / view.unit).clamp(-_ASINH_MOST, _ASINH_MOST)
             log = ahead.log().expand(-1, 1, moves.shape[-1])
             given = torch.cat([moves, log, log * log * 0.25], 1)  # (S - 1, A + 1, N)
             past = torch.addmm(self.far.bias[:, None], self.far.weight, output.T)
@@ -102,13 +102,13 @@ def _quantiles(logits: Tensor, own: Tensor, moves: Tensor, unit: Tensor) -> Tens
     gaps = nn.functional.softplus(own[:, 1:])
     below, above = gaps[:, :sides].cumsum(1).flip(1), gaps[:, sides:].cumsum(1)
     median = own[:, :1]
-    quantiles = torch.cat([median - below, median, median + above], 1).clamp(-_LARGEST, _LARGEST)
+    quantiles = torch.cat([median - below, median, median + above], 1).clamp(-_ASINH_MOST, _ASINH_MOST)
     return torch.addcmul(centre, quantiles.sinh(), unit)
 
 
 def _gaussian(levels: tuple[float, ...]) -> list[float]:
     """What `_quantiles` makes a normal distribution of."""
     middle = len(levels) // 2
-    heights = [math.asinh(_GAUSSIAN * NormalDist().inv_cdf(level)) for level in levels[middle:]]
+    heights = [math.asinh(_NORMAL_DEVIATION * NormalDist().inv_cdf(level)) for level in levels[middle:]]
     gaps = [math.log(math.expm1(b - a)) for a, b in pairwise(heights)]
     return [0.0, *gaps, *gaps]

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stream_gru.columns import DAY_MS
 from stream_gru.errors import SettingsError, StreamGruError
 from stream_gru.settings import Settings
 from stream_gru.tools.feed import Feed
-from stream_gru.training.fleet import DAY_MS, Fleet, Label
+from stream_gru.training.fleet import Fleet, Label
 
 BLOCK = 8192  # readings made at once
 SLICE_S = 0.005  # readings due within so long are sent together

@@ -13,20 +13,20 @@ from typing import NamedTuple
 import numpy as np
 
 from stream_gru import settings
-from stream_gru.columns import Floats, Ints, Readings
+from stream_gru.columns import DAY_MS, Floats, Ints, Readings
 from stream_gru.detection.alert import SLOWEST_MS, Limits
 from stream_gru.engine.stepper import Stepper
 from stream_gru.models import bundle as bundles
 from stream_gru.training import clean
-from stream_gru.training.fleet import DAY_MS, Fleet
+from stream_gru.training.fleet import Fleet
 
-ESTABLISHED = 1000  # readings
+ESTABLISHED_READINGS = 1000  # readings
 SENSITIVITIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # that are checked
 _RATES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)  # alerts a reading
 _SHARES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)  # of the readings
-_FEWEST = 20  # events from which on a rate is known
-_HUGE = 1e30  # a threshold that nothing reaches, and that what is divided by it survives
-_STEP_MS, _START_MS = 60_000, 1_700_000_000_000
+_FEWEST_EVENTS = 20  # events from which on a rate is known
+_UNREACHABLE = 1e30  # a threshold that nothing reaches, and that what is divided by it survives
+_STEP_MS, _START_MS = 60_000, 1_700_000_000_000  # of the made-up fleet: a reading a minute, from November 2023
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class _JudgedStep(NamedTuple):
 
 def measure(bundle: Path | None, plan: CalibrationPlan) -> Limits:
     """The thresholds for a bundle, or the package's own. Raises `BundleError`."""
-    unlimited = Limits((1e-1, 1e-9), (_HUGE, _HUGE), (1e-1, 1e-9), (1.0, 1.0))
+    unlimited = Limits((1e-1, 1e-9), (_UNREACHABLE, _UNREACHABLE), (1e-1, 1e-9), (1.0, 1.0))
     said = list(_run(bundle, plan, unlimited, settings.Detector()))
-    surprise = np.concatenate([one.alert_score for one in said]) * _HUGE
+    surprise = np.concatenate([one.alert_score for one in said]) * _UNREACHABLE
     deviation = np.concatenate([one.score for one in said])
     return Limits(*_thresholds(surprise, _RATES), *_thresholds(deviation, _SHARES))
 
@@ -93,7 +93,7 @@ def _run(
     for t in range(plan.readings):
         offset = np.full(plan.series, t)
         out = engine.step(Readings(slots, offset, timestamp[:, t], value[:, t, None]))
-        if t >= ESTABLISHED:
+        if t >= ESTABLISHED_READINGS:
             interval = np.minimum(timestamp[:, t] - timestamp[:, t - 1], SLOWEST_MS)
             days = float(interval.sum()) / DAY_MS
             yield _JudgedStep(out.alert_score, out.anomaly_score, days)
@@ -112,7 +112,9 @@ def _thresholds(scores: Floats, rates: Sequence[float]) -> tuple[tuple[float, ..
     """The rates that so many scores can tell of, and the score, above 0, that is exceeded at each."""
     falling = np.sort(scores)[::-1]
     pairs = [
-        (rate, float(f"{falling[int(rate * len(scores))]:.4g}")) for rate in rates if rate * len(scores) >= _FEWEST
+        (rate, float(f"{falling[int(rate * len(scores))]:.4g}"))
+        for rate in rates
+        if rate * len(scores) >= _FEWEST_EVENTS
     ]
     known, thresholds = zip(*((rate, threshold) for rate, threshold in pairs if threshold > 0), strict=True)
     return known, thresholds

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.columns import Bools, Floats, Ints
-from stream_gru.training.fleet import DAY_MS, WEEK_MS
+from stream_gru.columns import DAY_MS, WEEK_MS, Bools, Floats, Ints
 
 _STEPS_MS = (10_000, 60_000, 60_000, 300_000, 300_000, 900_000, 3_600_000)  # between two readings
-_START_MS = 1_700_000_000_000
+_START_MS = 1_700_000_000_000  # November 2023
 _PERIODS_MS = (DAY_MS, DAY_MS / 2, DAY_MS / 3, WEEK_MS)
-_HEAVY = 4  # degrees of freedom of heavy tails
+_HEAVY_TAILS = 4  # degrees of freedom of the t distribution of heavy-tailed noise
 
 
 def fleet(series: int, length: int, seed: int) -> tuple[Ints, Floats]:
@@ -44,7 +43,7 @@ def _cycles(timestamp: Ints, rng: np.random.Generator) -> Floats:
 def _noise(n: int, length: int, rng: np.random.Generator) -> Floats:
     """First-order autoregressions, some with heavy tails, and a slow one that always comes back."""
     shock = rng.standard_normal((n, length))
-    heavy = rng.standard_t(_HEAVY, (n, length)) / np.sqrt(_HEAVY / (_HEAVY - 2))
+    heavy = rng.standard_t(_HEAVY_TAILS, (n, length)) / np.sqrt(_HEAVY_TAILS / (_HEAVY_TAILS - 2))
     shock = np.where(_some(n, 0.25, rng), heavy, shock)
     memory = rng.choice([0, 0.3, 0.6, 0.9], (n, 1))
     fast = _remember(shock, memory) * 10 ** rng.uniform(-1.3, 0.2, (n, 1))

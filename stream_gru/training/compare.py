@@ -28,9 +28,9 @@ from stream_gru.training.recipe import Recipe
 
 DEFAULT = ("gru", "lstm", "rnn")
 SHARES = (0.1, 0.3, 1.0)  # of the training part
-_CHECKED = 0.15  # of the training part, its end: what a fit looks at to keep its best weights
-_TEST_WINDOWS = 256
-_REACH_WINDOWS = 64
+_CHECKED_SHARE = 0.15  # of the training part, its end: what a fit looks at to keep its best weights
+_TEST_WINDOWS = 256  # that errors are measured on
+_REACH_WINDOWS = 64  # that the reach of the memory is, which takes a gradient for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def compare(
     """
     first = next(iter(models.values()))
     rest, test = history.split(first.data.held_back)
-    learn, check = rest.split(_CHECKED)
+    learn, check = rest.split(_CHECKED_SHARE)
     parts = {share: learn.between(1 - share, 1) for share in sorted(study.shares)}  # the latest: nearest to the test
     results = Results(
         costs(models, learn, study, tell),

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream_gru.columns import Bools, Floats, Ints
+from stream_gru.columns import DAY_MS, WEEK_MS, Bools, Floats, Ints
 
-DAY_MS = 86_400_000
-WEEK_MS = 7 * DAY_MS
-DECIMALS = 3
+DECIMALS = 3  # of a value, as a sensor would send it
 ANOMALIES = ("spike", "level_shift", "drift", "flat_line", "noise_burst")
 
 # What a sensor measures: name, then ranges for its level, the swing of its daily cycle, and its noise.
@@ -34,7 +32,7 @@ _LENGTHS = {
     "noise_burst": (15, 40),
 }
 _SIZES = {"spike": (12, 25), "level_shift": (12, 25), "drift": (20, 40), "flat_line": (0, 0), "noise_burst": (8, 12)}
-_GAP_LENGTHS = (3, 30)
+_GAP_LENGTHS = (3, 30)  # readings, the first and the last that are drawn
 _NOISE_MEMORY = 0.6  # of the noise, from one reading to the next
 _DRIFT_MEMORY = 0.999  # of the slow wander
 _DRIFT_SIZE = 2.0  # of the slow wander, against the noise

@@ -23,7 +23,7 @@ except ImportError:
     raise TrainingError("fitting a model needs the `training` extra: pip install 'stream-gru[training]'") from None
 
 _BETAS = (0.9, 0.98)  # of AdamW: a second moment that forgets sooner, as the rate of the loss changes with the series
-_SMOOTH = 0.05  # what a new loss counts in the running mean
+_LOSS_RATE = 0.05  # what a new loss counts in the running mean
 
 
 class Learner(LightningModule):
@@ -64,7 +64,7 @@ class Learner(LightningModule):
         self._states[portion.slot] = after.detach()
         self.readings += int(portion.prepared.length.sum())
         value = loss.item() / self.forecaster.size
-        self.loss = self.loss + _SMOOTH * (value - self.loss) if self.loss == self.loss else value
+        self.loss = self.loss + _LOSS_RATE * (value - self.loss) if self.loss == self.loss else value
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -12,8 +12,8 @@ from stream_gru.models.forecaster import Forecaster
 from stream_gru.training import packing
 from stream_gru.training.prepare import Prepared
 
-_FAR = 0.7  # weight of the farther horizons together, the next step counts 1
-_AT_ONCE = 65_536  # readings that are evaluated in one go: memory grows with them
+_FAR_WEIGHT = 0.7  # weight of the farther horizons together, the next step counts 1
+_READINGS_AT_ONCE = 65_536  # readings that are evaluated in one go: memory grows with them
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ def loss(forecaster: Forecaster, forecast: Tensor, prepared: Prepared) -> Tensor
     each = torch.maximum(taus * miss, (taus - 1) * miss).sum(-3) * known
     by_step = each.sum((-1, -2)) / known.sum((1, 2)).clamp(min=1)  # (..., 1 + K)
     far = by_step[..., 1:].mean(-1) if by_step.shape[-1] > 1 else 0
-    return (by_step[..., 0] + _FAR * far).sum()
+    return (by_step[..., 0] + _FAR_WEIGHT * far).sum()
 
 
 def _favourite(forecaster: Forecaster, prepared: Prepared) -> Tensor:
@@ -80,7 +80,7 @@ def evaluate(forecaster: Forecaster, prepared: Prepared) -> Quality:
     """Median absolute errors in units of each series' scale, against repeating the last value."""
     was_training = forecaster.training
     forecaster.eval()
-    some = max(1, _AT_ONCE // prepared.x.shape[1])
+    some = max(1, _READINGS_AT_ONCE // prepared.x.shape[1])
     forecast = torch.cat([run(forecaster, part)[0].mean(0) for part in prepared.split(some, -1)], -1)
     forecaster.train(was_training)
     known = ~prepared.target.isnan()

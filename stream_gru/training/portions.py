@@ -17,8 +17,8 @@ from stream_gru.training.data import Windows, WindowSource
 from stream_gru.training.prepare import Prepared, together
 from stream_gru.training.recipe import FitPlan
 
-_FARTHEST = 48  # step that heads for any step learn
-_AT_ONCE = 8  # batches whose features are stepped together: they cost little more for many series than for few
+_FARTHEST_STEP = 48  # step that heads for any step learn
+_BATCHES_AT_ONCE = 8  # batches whose features are stepped together: they cost little more for many series than for few
 
 
 class Portion(NamedTuple):
@@ -54,7 +54,7 @@ class Portions:
     def __iter__(self) -> Iterator[Portion]:
         batches = iter(self._source.batches(np.random.default_rng(self._plan.seed)))
         accumulate = self._plan.accumulate
-        size = max(1, _AT_ONCE // accumulate) * accumulate
+        size = max(1, _BATCHES_AT_ONCE // accumulate) * accumulate
         passed = self._position
         for number in count():
             windows = list(islice(batches, size))
@@ -75,7 +75,7 @@ class Portions:
         """Of the `n` series of round `number`: heads that can forecast any step learn one a series besides the next."""
         if self._description.features != "experts":
             return None
-        farther = _FARTHEST ** np.random.default_rng([self._plan.seed, number]).uniform(0.15, 1, n)
+        farther = _FARTHEST_STEP ** np.random.default_rng([self._plan.seed, number]).uniform(0.15, 1, n)
         return np.stack([np.ones(n, np.int64), np.ceil(farther).astype(np.int64)])
 
     def _round(self, windows: Sequence[Windows], steps: Ints | None) -> Iterator[Portion]:

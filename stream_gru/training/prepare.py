@@ -14,8 +14,8 @@ from stream_gru.columns import Ints
 from stream_gru.models.bundle import Description
 from stream_gru.training.data.windows import Windows, join
 
-_SETTLED = 2  # readings before a forecast counts
-_LEAST_UNIT = 0.02  # of the series' own mean difference: a lucky streak of a flat series may not weigh more
+_SETTLED_READINGS = 2  # readings before a forecast counts
+_LEAST_UNIT_SHARE = 0.02  # of the series' own mean difference: a lucky streak of a flat series may not weigh more
 
 
 class Prepared(NamedTuple):
@@ -82,7 +82,7 @@ def prepare(
         units.append(view.unit)
     target, size = _targets(windows, steps)
     unit = torch.stack(units, 1)  # (1, T, N)
-    scale = torch.maximum(unit, torch.from_numpy(size).to(device) * _LEAST_UNIT)
+    scale = torch.maximum(unit, torch.from_numpy(size).to(device) * _LEAST_UNIT_SHARE)
     x = torch.cat([torch.stack(xs, 1), extras])
     lengths = torch.from_numpy(windows.length)[None, None]
     return Prepared(x, torch.stack(moves, 2), unit, torch.from_numpy(target).to(device), scale, lengths, ahead[:, None])
@@ -146,6 +146,6 @@ def _targets(windows: Windows, steps: Ints) -> tuple[np.ndarray, np.ndarray]:
         learned = np.take_along_axis(windows.known, np.minimum(at, length - 1), 1) & (at < length)
         later = np.take_along_axis(value, np.minimum(at, length - 1), 1)
         target[k] = np.where(learned, later - value, np.nan).T
-        target[k, :_SETTLED] = np.nan
+        target[k, :_SETTLED_READINGS] = np.nan
     size = np.abs(np.diff(value, axis=1)).sum(1) / np.maximum(windows.length - 1, 1)
     return target, (size + 1e-12 * np.abs(value).max(1) + 1e-30).astype(np.float32)

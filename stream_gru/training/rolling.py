@@ -21,7 +21,7 @@ from stream_gru.training.data.series import Series, SeriesCollection
 from stream_gru.training.recipe import Recipe
 from stream_gru.training.validate import JudgedPart, Score, learn, times
 
-_CLIP = (1e-3, 1e3)  # of the ratio of one series
+_RATIO_BOUNDS = (1e-3, 1e3)  # of one series, so that none decides a geometric mean
 Tell = Callable[[str, float], None]  # what is done, and how far it is: 0-1
 
 
@@ -159,7 +159,7 @@ def judge(tracks: Sequence[Track], origins: Sequence[Ints], steps: tuple[int, ..
 def _relative(own: Sequence[Floats], naive: Sequence[Floats]) -> float:
     """Geometric mean of the ratios of the errors; a series that does not move has none."""
     ratios = [float(a.sum() / b.sum()) for a, b in zip(own, naive, strict=True) if b.sum() > 0]
-    return statistics.geometric_mean(np.clip(ratios, *_CLIP)) if ratios else math.nan
+    return statistics.geometric_mean(np.clip(ratios, *_RATIO_BOUNDS)) if ratios else math.nan
 
 
 def _mean(parts: Sequence[Floats] | Sequence[Bools]) -> float:

@@ -13,7 +13,8 @@ from stream_gru.models.block import Block
 from stream_gru.models.blocks import ring
 from stream_gru.models.cells import Cell
 
-_STRETCH = 64  # readings whose 2 * window cell steps are kept for the gradient at once; of the others, done twice
+# Whose 2 * window cell steps are kept for the gradient at once; those of the others are done twice.
+_STRETCH_READINGS = 64
 
 
 class Bidirectional(Block):
@@ -48,8 +49,8 @@ class Bidirectional(Block):
         rows, there = ring.windows(state, x)
         read = partial(checkpoint, self._read, use_reentrant=False) if torch.is_grad_enabled() else self._read
         outputs = []
-        for start in range(0, x.shape[1], _STRETCH):
-            seen = slice(start, start + _STRETCH + self.window - 1)
+        for start in range(0, x.shape[1], _STRETCH_READINGS):
+            seen = slice(start, start + _STRETCH_READINGS + self.window - 1)
             outputs.append(read(rows[:, seen], there[:, seen]))
         return torch.cat(outputs), ring.extend(state, x)
 

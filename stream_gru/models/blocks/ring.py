@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_STRETCH = 24  # queries at once: measured best on a CPU, whatever the window
+_STRETCH_QUERIES = 24  # queries at once: measured best on a CPU, whatever the window
 
 
 def size(window: int, width: int) -> int:
@@ -68,8 +68,8 @@ def look_back(queries: Tensor, rows: Tensor, there: Tensor, bias: Tensor) -> Ten
     Stretch by stretch, so that the time grows with T and not with its square.
     """
     window, means = bias.shape[1], []
-    for start in range(0, queries.shape[1], _STRETCH):
-        part = queries[:, start : start + _STRETCH]
+    for start in range(0, queries.shape[1], _STRETCH_QUERIES):
+        part = queries[:, start : start + _STRETCH_QUERIES]
         seen = slice(start, start + window - 1 + part.shape[1])
         shares = weights(part, rows[:, seen], there[:, seen], bias)
         means.append((shares.flatten(1, 2) @ rows[:, seen]).view_as(part))

@@ -10,25 +10,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stream_gru.columns import DAY_MS, HOUR_MS, WEEK_MS
 from stream_gru.models import bundle as bundles
 from stream_gru.models.network import VARIANTS, Network, compose
 from stream_gru.settings import toml
-from stream_gru.training.advice.seasons import DAY_MS, WEEK_MS
 from stream_gru.training.advice.traits import Traits
 from stream_gru.training.recipe import Recipe, load
 
 Start = Literal["packaged", "fine-tune", "scratch"]
 Sure = Literal["sure", "fair", "guess"]
 
-# Readings: below FEW there is little to learn from. On ETTh1 and M4 hourly fine-tuning helped from the smallest
-# part tried, 2,500, on, and up to 100,000 it beat random weights each time; only above MANY another network may pay.
-FEW, MANY = 2_000, 250_000
-_STRONG = 0.3  # share of the variance that a period explains, to build a network for it
-_RING, _SLOW = 64, 1000  # readings back: what a ring of states holds at a fair price; what slow cells still count
-_STILL, _ALIKE = 0.5, 2.0  # wander or offsets, and the ratio of spreads, below which one scale suits all series
+# Below FEW_READINGS there is little to learn from. On ETTh1 and M4 hourly fine-tuning helped from the smallest part
+# tried, 2,500, on, and up to 100,000 it beat random weights each time; only above MANY_READINGS may another network
+# pay.
+FEW_READINGS, MANY_READINGS = 2_000, 250_000
+_STRONG_SHARE = 0.3  # share of the variance that a period explains, to build a network for it
+_RING_READINGS = 64  # back: what a ring of states holds at a fair price
+_SLOW_READINGS = 1000  # back: what slow cells still count
+_STILL_SHARE = 0.5  # wander or offsets, below which one scale suits all series
+_ALIKE_RATIO = 2.0  # of spreads, below which it does
 _PASSES = 40  # over the data
 _HORIZONS = (12, 36)  # the package's
-_FINE_RATE = 5e-4
+_FINE_TUNING_RATE = 5e-4  # of learning: a sixth of that from scratch, so that what was learned before stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,13 @@ def advise(traits: Traits, start: Start | None = None) -> Advice:
 
     own = list(_model(traits))  # what only a network of their own can have
     if start is None:
-        start = "packaged" if traits.readings < FEW else "scratch" if own and traits.readings >= MANY else "fine-tune"
+        start = (
+            "packaged"
+            if traits.readings < FEW_READINGS
+            else "scratch"
+            if own and traits.readings >= MANY_READINGS
+            else "fine-tune"
+        )
         reasons.append(_beginning(start, traits, own))
     if start == "scratch":
         take(iter(own))
@@ -93,7 +102,7 @@ def as_toml(advice: Advice) -> str:
 def _beginning(start: Start, traits: Traits, own: list[tuple[dict[str, Any], AdviceReason]]) -> AdviceReason:
     amount = f"{traits.readings:,} readings in {traits.series:,} series"
     if start == "packaged":
-        because = f"{amount}: fewer than {FEW:,} teach little, and it was made for series that it never saw"
+        because = f"{amount}: fewer than {FEW_READINGS:,} teach little, and it was made for series that it never saw"
         return AdviceReason("start", "use the packaged model as it is", because, "sure")
     if start == "scratch":
         return AdviceReason(
@@ -105,8 +114,8 @@ def _beginning(start: Start, traits: Traits, own: list[tuple[dict[str, Any], Adv
         )
     because = f"{amount}: on real histories of 2,500 to 100,000 this did better than the packaged model as it is, and"
     because += " much better than random weights at the same number of steps"
-    if own and traits.readings < MANY:
-        because += f". With {MANY:,} or more a network of its own, with {_listed(own)}, would be worth a try"
+    if own and traits.readings < MANY_READINGS:
+        because += f". With {MANY_READINGS:,} or more a network of its own, with {_listed(own)}, would be worth a try"
     return AdviceReason("start", "fine-tune the packaged model", because, "fair")
 
 
@@ -147,17 +156,17 @@ def _calendar(traits: Traits) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
 def _network(traits: Traits) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     """A memory as long as what repeats. The calendar tells the phase of a day, but not of another period."""
     period = traits.period
-    if not period or traits.repeats < _STRONG or _daily(traits):
+    if not period or traits.repeats < _STRONG_SHARE or _daily(traits):
         return
     told = f"every {period:,} readings repeat {traits.repeats:.0%} of the variance, and no clock tells where they begin"
-    if 4 <= period <= _RING:
-        network = Network(attention=min(2 * period, 2 * _RING))
+    if 4 <= period <= _RING_READINGS:
+        network = Network(attention=min(2 * period, 2 * _RING_READINGS))
         yield (
             {"network.attention": network.attention},
             AdviceReason("attention", f"over {network.attention} readings", f"{told}; {_price(network)}", "guess"),
         )
-    elif _RING < period <= _SLOW:
-        scales = 3 if period <= 4 * _RING else 4
+    elif _RING_READINGS < period <= _SLOW_READINGS:
+        scales = 3 if period <= 4 * _RING_READINGS else 4
         network = Network(scales=scales)
         yield (
             {"network.scales": scales},
@@ -181,7 +190,7 @@ def _scaling(traits: Traits) -> Iterator[tuple[dict[str, Any], AdviceReason]]:
     """One scale for all, for fleets of equal sensors that stay where they are."""
     if traits.series < 2:
         return
-    alike = traits.sizes < _ALIKE and traits.offsets < _STILL and traits.wander < _STILL
+    alike = traits.sizes < _ALIKE_RATIO and traits.offsets < _STILL_SHARE and traits.wander < _STILL_SHARE
     if alike:
         kind = "robust" if traits.spikes > 0.01 else "standard"
         because = (
@@ -210,7 +219,7 @@ def _window(traits: Traits, start: Start) -> Iterator[tuple[dict[str, Any], Advi
     steps = max(least, min(6000, round(_PASSES * traits.readings / (batch * chunk))))
     passes = steps * batch * chunk / max(traits.readings, 1)
     plan: dict[str, Any] = {"plan.chunk": max(chunk, 8), "plan.steps": steps, "plan.check_every": max(25, steps // 20)}
-    plan |= {"plan.patience": 6, "plan.learning_rate": _FINE_RATE if start != "scratch" else 3e-3}
+    plan |= {"plan.patience": 6, "plan.learning_rate": _FINE_TUNING_RATE if start != "scratch" else 3e-3}
     because = f"about {passes:,.0f} times over {traits.readings:,} readings; it stops early when the last part says so"
     yield plan, AdviceReason("plan", f"{steps:,} steps", because, "fair")
     period = traits.period
@@ -257,7 +266,7 @@ def _notes(traits: Traits) -> list[AdviceReason]:
             f"the level moves {traits.wander:.1f} times as far as the values do around it; rows follow their own level"
         )
         notes.append(AdviceReason("scaling", "online", because, "sure"))
-    elif traits.sizes >= _ALIKE:
+    elif traits.sizes >= _ALIKE_RATIO:
         because = f"the largest spread of a series is {traits.sizes:,.1f} times the smallest; each row finds its own"
         notes.append(AdviceReason("scaling", "online", because, "sure"))
     if traits.irregular > 0.2:
@@ -276,7 +285,7 @@ def _power(number: int) -> int:
 
 
 def _span(milliseconds: float) -> str:
-    for size, unit in ((WEEK_MS, "weeks"), (DAY_MS, "days"), (3_600_000, "hours"), (60_000, "minutes"), (1000, "s")):
+    for size, unit in ((WEEK_MS, "weeks"), (DAY_MS, "days"), (HOUR_MS, "hours"), (60_000, "minutes"), (1000, "s")):
         if milliseconds >= size:
             return f"{milliseconds / size:.3g} {unit}"
     return f"{milliseconds:.3g} ms"

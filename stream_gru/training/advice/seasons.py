@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.columns import Floats
+from stream_gru.columns import DAY_MS, WEEK_MS, Floats
 
-DAY_MS = 86_400_000
-WEEK_MS = 7 * DAY_MS
-_CYCLES = 3  # a period must come so often to be told from chance
-_REPEATS = 0.1  # share of the variance that a period must explain,
+_LEAST_CYCLES = 3  # a period must come so often to be told from chance
+_LEAST_SHARE = 0.1  # of the variance that a period must explain,
 _FEW_CYCLES = 1.5  # or this by the number of cycles: a few cycles of a random walk resemble each other by chance
-_FIRST, _SECOND = 0.3, 0.5  # of the best explanation: a shorter period that gives so much is taken
+_FIRST_ENOUGH, _SECOND_ENOUGH = 0.3, 0.5  # of the best explanation: a shorter period that gives so much is taken
 _CANDIDATES = 5  # of each kind
 
 
@@ -22,21 +20,21 @@ def periods(value: Floats, step_ms: float) -> tuple[int | None, float, int | Non
     weeks; what decides is how well the other cycles foretell each (`explained`). The shortest that explains a fair part
     of what the best one does comes first: a day before the week that is made of days.
     """
-    first, share, rest = _best(value, step_ms, 2, _FIRST)
+    first, share, rest = _best(value, step_ms, 2, _FIRST_ENOUGH)
     if first is None:
         return None, 0.0, None, 0.0
-    second, share_of_rest, _ = _best(rest, step_ms, 2 * first, _SECOND)
+    second, share_of_rest, _ = _best(rest, step_ms, 2 * first, _SECOND_ENOUGH)
     return first, share, second, share_of_rest
 
 
 def _best(value: Floats, step_ms: float, shortest: int, enough: float) -> tuple[int | None, float, Floats]:
     """The period from `shortest` on, what it explains, and the values without it."""
-    limit = len(value) // _CYCLES
+    limit = len(value) // _LEAST_CYCLES
     found = [each for one in (value, np.diff(value)) for each in (*peaks(one, limit), *waves(one))]
     calendar = [round(span / step_ms) for span in (DAY_MS, WEEK_MS)]
     tried = {round(p / part) for p in found for part in (1, 2, 3, 4)} | set(calendar)
     shares = {p: explained(value, p) for p in sorted(tried) if shortest <= p <= limit}
-    likely = {p: share for p, share in shares.items() if share >= max(_REPEATS, _FEW_CYCLES * p / len(value))}
+    likely = {p: share for p, share in shares.items() if share >= max(_LEAST_SHARE, _FEW_CYCLES * p / len(value))}
     if not likely:
         return None, 0.0, value
     best = max(likely, key=lambda p: likely[p])
@@ -56,7 +54,7 @@ def waves(value: Floats) -> list[int]:
     """The periods of the strongest waves in the spectrum, what is missing taken as the mean."""
     centred = np.nan_to_num(value - np.nanmean(value)) if np.isfinite(value).any() else np.zeros(len(value))
     power = np.abs(np.fft.rfft(centred)) ** 2
-    power[:_CYCLES] = 0
+    power[:_LEAST_CYCLES] = 0
     strongest = np.argsort(-power, kind="stable")[:_CANDIDATES]
     return [round(len(value) / int(k)) for k in strongest if power[k] > 0]
 

@@ -17,7 +17,7 @@ from stream_gru.training.data.series import Series, SeriesCollection
 
 _MOST_SERIES = 200  # looked at closely, evenly picked
 _MOST_READINGS = 50_000  # of each, its last ones
-_BLOCKS = 20
+_BLOCKS = 20  # of a series, whose medians tell how far it wanders
 
 
 @dataclass(frozen=True, slots=True)

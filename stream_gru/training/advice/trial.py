@@ -20,10 +20,10 @@ from stream_gru.training.fit import fit
 from stream_gru.training.prepare import Prepared, prepare
 from stream_gru.training.recipe import Augment, Data, Recipe
 
-_LENGTH = 512  # readings of a window that is judged, or what there is
-_CHECKED = 0.15  # of the training part, its end: what a fit looks at to keep its best weights
-_SURE = 2.0  # standard errors
-_FEWEST = 5  # windows that tell an error
+_WINDOW_READINGS = 512  # readings of a window that is judged, or what there is
+_CHECKED_SHARE = 0.15  # of the training part, its end: what a fit looks at to keep its best weights
+_SURE_ERRORS = 2.0  # standard errors
+_FEWEST_WINDOWS = 5  # windows that tell an error
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,18 @@ def try_out(
     is nothing to judge.
     """
     rest, test = history.split(held_back)
-    learn, check = rest.split(_CHECKED)
+    learn, check = rest.split(_CHECKED_SHARE)
     outcomes = []
     for candidate in candidates:
         tell(candidate.name)
         description, forecaster = _model(candidate, learn, check)
         plan = Data(
-            length=_LENGTH, stride=_LENGTH, batch=100_000, missing=description.missing, augment=Augment(), held_back=0.5
+            length=_WINDOW_READINGS,
+            stride=_WINDOW_READINGS,
+            batch=100_000,
+            missing=description.missing,
+            augment=Augment(),
+            held_back=0.5,
         )
         windows = next(data.Recorded(test, plan).batches(np.random.default_rng(0)))
         prepared = prepare(windows, description)
@@ -150,8 +155,8 @@ def better(first: TrialOutcome, second: TrialOutcome) -> tuple[float, float]:
     shared = [step for step in first.steps if step in second.steps]
     rows = [[outcome.steps.index(step) for step in shared] for outcome in (first, second)]
     gap = np.log(first.by_window[rows[0]]).mean(0) - np.log(second.by_window[rows[1]]).mean(0)
-    error = float(gap.std(ddof=1) / len(gap) ** 0.5) if len(gap) >= _FEWEST else float("inf")
-    return 1 - float(np.exp(gap.mean())), _SURE * error
+    error = float(gap.std(ddof=1) / len(gap) ** 0.5) if len(gap) >= _FEWEST_WINDOWS else float("inf")
+    return 1 - float(np.exp(gap.mean())), _SURE_ERRORS * error
 
 
 def _model(

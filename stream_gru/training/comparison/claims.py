@@ -12,9 +12,9 @@ from stream_gru.models.network import Network
 from stream_gru.training.comparison.results import Results
 
 Verdict = Literal["reproduced", "refuted", "undecided"]
-_SURE = 2.0  # deviations
-_FEWEST = 3  # seeds that tell a deviation
-_SHORT, _LONG = (10, 25, 50), (250, 1000)  # readings seen of a series
+_SURE_DEVIATIONS = 2.0  # deviations
+_FEWEST_SEEDS = 3  # seeds that tell a deviation
+_SHORT_READINGS, _LONG_READINGS = (10, 25, 50), (250, 1000)  # readings seen of a series
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def lower(first: Sequence[float], second: Sequence[float]) -> Verdict:
     decides once in 13 times with 3 seeds, in 35 with 4. Fewer than 3 decide nothing.
     """
     difference = np.asarray(second, float) - np.asarray(first, float)
-    if len(difference) < _FEWEST or abs(difference.mean()) <= _SURE * difference.std(ddof=1):
+    if len(difference) < _FEWEST_SEEDS or abs(difference.mean()) <= _SURE_DEVIATIONS * difference.std(ddof=1):
         return "undecided"
     return "reproduced" if difference.mean() > 0 else "refuted"
 
@@ -152,7 +152,7 @@ def judge(results: Results) -> list[Claim]:
     if gru and lstm:
         found += _duels(results, gru, lstm)
     if gru and rnn:
-        errors = results.at_positions(gru, _LONG), results.at_positions(rnn, _LONG)
+        errors = results.at_positions(gru, _LONG_READINGS), results.at_positions(rnn, _LONG_READINGS)
         if errors[0]:
             found.append(better("gates win over a plain RNN late in a series", gru, rnn, errors))
     return found
@@ -184,8 +184,13 @@ def _costs(results: Results, gru: str, lstm: str) -> list[Claim]:
 def _duels(results: Results, gru: str, lstm: str) -> list[Claim]:
     found = []
     for claim, winner, loser, positions in (
-        (f"the GRU wins early in a series (after {', '.join(map(str, _SHORT))} readings)", gru, lstm, _SHORT),
-        (f"the LSTM wins late in a series (after {', '.join(map(str, _LONG))})", lstm, gru, _LONG),
+        (
+            f"the GRU wins early in a series (after {', '.join(map(str, _SHORT_READINGS))} readings)",
+            gru,
+            lstm,
+            _SHORT_READINGS,
+        ),
+        (f"the LSTM wins late in a series (after {', '.join(map(str, _LONG_READINGS))})", lstm, gru, _LONG_READINGS),
     ):
         errors = results.at_positions(winner, positions), results.at_positions(loser, positions)
         if errors[0]:

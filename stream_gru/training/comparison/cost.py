@@ -25,7 +25,7 @@ from stream_gru.training.prepare import Prepared
 Task = Callable[[], object]
 BATCHES = (1, 64, 4096)  # series that are stepped at once
 _AT_LEAST_S = 0.02  # of a measurement: short tasks are repeated within it
-_OPTIMISER = 4  # copies of the weights in training: themselves, gradients, two moments of Adam
+_COPIES_IN_TRAINING = 4  # copies of the weights in training: themselves, gradients, two moments of Adam
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def size(description: Description, forecaster: Forecaster, prepared: Prepared) -
         weights / 1e6,
         4 * forecaster.network.state_size,
         row,
-        4 * count * _OPTIMISER + activations(forecaster, prepared),
+        4 * count * _COPIES_IN_TRAINING + activations(forecaster, prepared),
     )
 
 

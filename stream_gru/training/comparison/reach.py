@@ -12,7 +12,7 @@ from stream_gru.columns import Floats
 from stream_gru.models.block import Block
 
 FARTHEST = 200  # readings
-FAINT = 0.01  # of the largest: what lies below is not felt
+FAINT_SHARE = 0.01  # of the largest: what lies below is not felt
 
 
 def sensitivity(network: Block, x: Tensor, farthest: int = FARTHEST, looks: int = 4, seed: int = 0) -> Floats:
@@ -48,4 +48,4 @@ def sensitivity(network: Block, x: Tensor, farthest: int = FARTHEST, looks: int 
 def reach(curve: Sequence[float] | Floats) -> int:
     """The farthest k whose sensitivity is at least 1% of the largest one. The last k of the curve: or farther."""
     strength = np.abs(np.asarray(curve, float))
-    return int(np.flatnonzero(strength >= FAINT * strength.max())[-1])
+    return int(np.flatnonzero(strength >= FAINT_SHARE * strength.max())[-1])

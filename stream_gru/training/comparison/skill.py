@@ -12,7 +12,7 @@ from stream_gru.training.objective import run
 from stream_gru.training.prepare import Prepared
 
 POSITIONS = (10, 25, 50, 100, 250, 1000)  # readings that the model has seen of a series
-_WIDTH = 0.25  # of a position: errors are averaged from there to a quarter farther
+_WIDTH_SHARE = 0.25  # of a position: errors are averaged from there to a quarter farther
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def by_position(medians: Tensor, target: Tensor, positions: Sequence[int] = POSI
     naive = move * weight
     errors = {}
     for position in positions:
-        part = slice(position - 1, position + max(int(position * _WIDTH), 1))
+        part = slice(position - 1, position + max(int(position * _WIDTH_SHARE), 1))
         if own[:, part].shape[1] == 0:
             continue
         sums = own[:, part].sum((1, 2)), naive[:, part].sum((1, 2))  # (1 + K,) each

@@ -21,7 +21,7 @@ from stream_gru.training.data.topic import TopicProgress, read_topic
 from stream_gru.training.data.windows import Spans, Tape, Windows
 from stream_gru.training.recipe import Data, Recipe
 
-_AT_ONCE = 8  # batches that windows are drawn for, and grouped by length
+_BATCHES_AT_ONCE = 8  # batches that windows are drawn for, and grouped by length
 
 __all__ = [
     "MIN_READINGS",
@@ -72,8 +72,10 @@ class Synthetic:
         if not size:
             group(np.array([plan.length]), rng, plan.batch, plan.tokens)  # says why not
         while True:  # many series take little more time to make than few
-            drawn = augment.augment(self.draw(size * _AT_ONCE, plan.length, rng), plan.augment, plan.missing, rng)
-            for rows in np.split(np.arange(size * _AT_ONCE), _AT_ONCE):
+            drawn = augment.augment(
+                self.draw(size * _BATCHES_AT_ONCE, plan.length, rng), plan.augment, plan.missing, rng
+            )
+            for rows in np.split(np.arange(size * _BATCHES_AT_ONCE), _BATCHES_AT_ONCE):
                 yield drawn.take(rows)
 
     def draw(self, n: int, length: int, rng: np.random.Generator) -> Windows:
@@ -121,7 +123,7 @@ class Recorded:
 
     def _anywhere(self, rng: np.random.Generator) -> Spans:
         batch = self._plan.batch if self._plan.tokens is None else max(self._plan.tokens // self._plan.length, 1)
-        return self._tape.anywhere(batch * _AT_ONCE, self._plan.length, rng)
+        return self._tape.anywhere(batch * _BATCHES_AT_ONCE, self._plan.length, rng)
 
     def draw(self, n: int, length: int, rng: np.random.Generator) -> Windows:
         """`n` windows that start anywhere."""

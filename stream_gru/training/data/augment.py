@@ -13,7 +13,7 @@ from stream_gru.training.data.missing import How, forward
 from stream_gru.training.data.windows import Windows
 from stream_gru.training.recipe import Augment
 
-_SWINGS = 3  # of the speed in a window, at most
+_MOST_SWINGS = 3  # of the speed in a window, at most
 
 
 def augment(windows: Windows, how: Augment, missing: How, rng: np.random.Generator) -> Windows:
@@ -43,7 +43,7 @@ def warp(windows: Windows, size: float, rng: np.random.Generator) -> Windows:
     """
     position = np.arange(windows.value.shape[1])
     turn = position / np.maximum(windows.length, 1)[:, None]
-    swings, phase = rng.integers(1, _SWINGS + 1, (len(turn), 1)), rng.random((len(turn), 1))
+    swings, phase = rng.integers(1, _MOST_SWINGS + 1, (len(turn), 1)), rng.random((len(turn), 1))
     speed = (1 + size) ** np.sin(2 * np.pi * (swings * turn + phase))
     passed = np.cumsum(speed, axis=1) - speed[:, :1]
     last = (windows.length - 1)[:, None]

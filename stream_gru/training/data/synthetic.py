@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_gru.columns import Bools, Floats, Ints
+from stream_gru.columns import DAY_MS, Bools, Floats, Ints
 
 Rng = np.random.Generator
 
-DAY_MS = 86_400_000
 _PER_DAY = (12, 24, 24, 48, 96, 144, 288, 288, 720, 1440)  # readings a day
 _STEPS_MS = (100, 1000, 1000, 5000, 10_000, 30_000, 60_000, 300_000)  # where the calendar does not show
-_START_MS = (1_300_000_000_000, 1_900_000_000_000)
+_START_MS = (1_300_000_000_000, 1_900_000_000_000)  # drawn between: March 2011 and March 2030
 
 
 def generate(n: int, length: int, rng: Rng) -> tuple[Ints, Floats]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stream_gru.columns import Bools, Floats, Ints
 
-_LEAST = 2  # readings of a window: one alone has nothing to learn
+_LEAST_READINGS = 2  # readings of a window: one alone has nothing to learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Tape:
             np.concatenate([part.start for part in parts]),
             np.concatenate([part.length for part in parts]),
         )
-        return spans.take(np.flatnonzero(spans.length >= _LEAST))
+        return spans.take(np.flatnonzero(spans.length >= _LEAST_READINGS))
 
     def anywhere(self, n: int, length: int, rng: np.random.Generator) -> Spans:
         """`n` windows of at most `length` readings that start anywhere. A series counts by its readings."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # it brings lightning, which a report doesn't need
     from stream_gru.training.fit import Fitted
 
 _MARKS = {"serious": "▲ Serious:", "warning": "◆ Look at this:", "hint": "● Hint:", "good": "✓"}
-_ALIKE = 0.005  # a difference that is not worth a number
+_ALIKE_SHARE = 0.005  # a difference that is not worth a number
 
 
 def write(file: Path, fitted: Fitted, prepared: Prepared, recipe: Recipe | None = None) -> Path:
@@ -119,7 +119,9 @@ def _verdict(fitted: Fitted, found: list[Finding]) -> str:
     parts = []
     if quality.error:
         gain, far = 1 - quality.error[0], quality.steps[1:]
-        errs = f"{abs(gain):.0%} {'less' if gain > 0 else 'more'} than" if abs(gain) > _ALIKE else "about as much as"
+        errs = (
+            f"{abs(gain):.0%} {'less' if gain > 0 else 'more'} than" if abs(gain) > _ALIKE_SHARE else "about as much as"
+        )
         ahead = f" ({far[-1]} steps ahead: {quality.error[-1]:.2f} of its error)" if far else ""
         parts.append(
             f"On held-back data its forecast of the next reading errs {errs} repeating the last value would{ahead}, "

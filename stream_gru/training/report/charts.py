@@ -25,18 +25,18 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E0
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, "#000000")
 _HEADS = "heads"  # their curves are dashed, in the colours of their members
 _GREY = "#777777"
-_DOTTED = 40  # checks that are drawn as points on the curve
-_HEIGHT = 280  # pixels
-_ROW = 24  # of a row of the legend
-_NAMES = 4  # in it
-_POINTS = 3000  # in a scatter: more make the page heavy and the picture no clearer
-_SHOWN = 160  # readings of an example
-_FAR_OUT = 6.0  # deviations, the end of the axis
+_DOTTED_CHECKS = 40  # checks that are drawn as points on the curve
+_HEIGHT_PIXELS = 280  # pixels
+_LEGEND_ROW_PIXELS = 24  # of a row of the legend
+_LEGEND_ROW_NAMES = 4  # in it
+_SCATTER_POINTS = 3000  # in a scatter: more make the page heavy and the picture no clearer
+_SHOWN_READINGS = 160  # readings of an example
+_AXIS_DEVIATIONS = 6.0  # deviations, the end of the axis
 
 
 def _figure(x: str, y: str, *, log: bool = False, log_x: bool = False, rows: int = 1) -> figure:
     p = figure(
-        height=_HEIGHT + _ROW * (rows - 1),
+        height=_HEIGHT_PIXELS + _LEGEND_ROW_PIXELS * (rows - 1),
         min_border_left=64,
         min_border_right=12,
         sizing_mode="stretch_width",
@@ -59,7 +59,7 @@ def _figure(x: str, y: str, *, log: bool = False, log_x: bool = False, rows: int
         axis.minor_tick_line_color = None
     legend = Legend(orientation="horizontal", click_policy="hide", border_line_color=None, margin=0)
     legend.label_text_font_size = "12px"
-    legend.ncols, legend.spacing, legend.glyph_width = _NAMES, 6, 18
+    legend.ncols, legend.spacing, legend.glyph_width = _LEGEND_ROW_NAMES, 6, 18
     legend.label_standoff = 4
     p.add_layout(legend, "above")
     return p
@@ -67,7 +67,7 @@ def _figure(x: str, y: str, *, log: bool = False, log_x: bool = False, rows: int
 
 def _lines(x_label: str, y_label: str, x: Floats, curves: Mapping[str, Floats], *, log: bool = False) -> figure:
     """Curves over the steps; one alone needs no legend."""
-    p = _figure(x_label, y_label, log=log, rows=-(-len(curves) // _NAMES))
+    p = _figure(x_label, y_label, log=log, rows=-(-len(curves) // _LEGEND_ROW_NAMES))
     p.xaxis.formatter = NumeralTickFormatter(format="0,0")
     p.x_range.start = -0.01 * float(x[-1])  # type: ignore[attr-defined] # a DataRange1d, which figure() made
     for name, y in curves.items():
@@ -76,7 +76,7 @@ def _lines(x_label: str, y_label: str, x: Floats, curves: Mapping[str, Floats], 
         alike = [other for other in curves if other.startswith(_HEADS) == name.startswith(_HEADS)]
         colour, dash = COLOURS[alike.index(name) % len(COLOURS)], "dashed" if name.startswith(_HEADS) else "solid"
         line = p.line("x", "y", source=source, color=colour, line_dash=dash, line_width=2, legend_label=name)
-        if len(x) < _DOTTED:
+        if len(x) < _DOTTED_CHECKS:
             p.scatter("x", "y", source=source, color=colour, size=4, legend_label=name)
         tips = [(name, "@y{%.4g}"), (x_label, "@x{0,0}")]
         hover = HoverTool(renderers=[line], mode="vline", tooltips=tips, visible=False)
@@ -161,13 +161,13 @@ def weights(norms: Norms) -> figure:
 def histogram(r: Residuals) -> figure:
     """Standardised one-step residuals, against the density of a normal distribution."""
     z = r.standard()
-    z = np.clip(z[np.isfinite(z)], -_FAR_OUT, _FAR_OUT)
+    z = np.clip(z[np.isfinite(z)], -_AXIS_DEVIATIONS, _AXIS_DEVIATIONS)
     p = _figure("standardised residual, one step ahead", "density")
-    height, edges = np.histogram(z, 80, (-_FAR_OUT, _FAR_OUT), density=len(z) > 0)
+    height, edges = np.histogram(z, 80, (-_AXIS_DEVIATIONS, _AXIS_DEVIATIONS), density=len(z) > 0)
     p.quad(
         top=height, bottom=0, left=edges[:-1], right=edges[1:], color=SKY, line_color="white", legend_label="residuals"
     )
-    x = np.linspace(-_FAR_OUT, _FAR_OUT, 200)
+    x = np.linspace(-_AXIS_DEVIATIONS, _AXIS_DEVIATIONS, 200)
     normal = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
     p.line(x, normal, color=RED, line_width=2, line_dash="dashed", legend_label="a normal distribution")
     return p
@@ -177,12 +177,12 @@ def against_forecast(r: Residuals, rng: np.random.Generator) -> figure:
     """Standardised residual over the forecast move, with the mean in ten ranges that hold equally many."""
     move, z = r.forecast[0, 0] / r.scale, r.standard()
     known = np.isfinite(z)
-    move, z = move[known], np.clip(z[known], -_FAR_OUT, _FAR_OUT)
+    move, z = move[known], np.clip(z[known], -_AXIS_DEVIATIONS, _AXIS_DEVIATIONS)
     p = _figure("forecast move, in units of the series", "standardised residual")
     _level(p, 0.0)
     if not len(z):
         return p
-    pick = rng.choice(len(z), min(_POINTS, len(z)), replace=False)
+    pick = rng.choice(len(z), min(_SCATTER_POINTS, len(z)), replace=False)
     low, high = np.quantile(move, [0.005, 0.995])
     p.x_range = Range1d(start=float(low), end=float(max(high, low + 1e-9)))
     p.scatter(move[pick], z[pick], size=3, color=BLUE, alpha=0.25, line_color=None, legend_label="a reading")
@@ -276,7 +276,7 @@ def by_age(r: Residuals) -> figure:
 
 def example(r: Residuals, series: int) -> figure | None:
     """The end of a series with the forecasts for each reading that were made one step and some steps before."""
-    run = r.stretch(series, _SHOWN)
+    run = r.stretch(series, _SHOWN_READINGS)
     if run.stop - run.start < 3:
         return None
     moves = r.target[0, run, series].astype(np.float64)

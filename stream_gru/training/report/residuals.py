@@ -16,11 +16,11 @@ from stream_gru.training.prepare import Prepared
 
 Array = npt.NDArray[np.float32]
 
-_AT_ONCE = 32  # series: attention over a ring takes memory
+_SERIES_AT_ONCE = 32  # series: attention over a ring takes memory
 _NORMAL_95 = 1.6449  # the 95% quantile of a normal distribution, in deviations
-_FLAT = 1e-6  # of the scale: the interval of a series that never moves has no width to divide by
+_FLAT_SHARE = 1e-6  # of the scale: the interval of a series that never moves has no width to divide by
 LAGS = 40  # of the autocorrelation: a day of hourly readings and more
-LEAST = 20  # readings for a series' own figures
+LEAST_READINGS = 20  # readings for a series' own figures
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Residuals:
         middle, low, high = self.forecast[k]
         miss = self.target[k] - middle
         width = np.where(miss < 0, middle - low, high - middle) / _NORMAL_95
-        scaled: Array = miss / np.maximum(width, _FLAT * self.scale)
+        scaled: Array = miss / np.maximum(width, _FLAT_SHARE * self.scale)
         return scaled
 
     def ratio(self, k: int) -> Floats:
@@ -50,7 +50,7 @@ class Residuals:
         known = self.known[k]
         own = np.where(known, np.abs(self.target[k] - self.forecast[k, 0]), 0).sum(0, np.float64)
         naive = np.where(known, np.abs(self.target[k]), 0).sum(0, np.float64)
-        return np.where((naive > 0) & (known.sum(0) >= LEAST), own / np.where(naive > 0, naive, 1), np.nan)
+        return np.where((naive > 0) & (known.sum(0) >= LEAST_READINGS), own / np.where(naive > 0, naive, 1), np.nan)
 
     def by_horizon(self) -> tuple[Floats, Floats, Floats]:
         """Of `ratio` at each step ahead the geometric mean over the series and the quartiles, (1 + K,) each."""
@@ -95,11 +95,11 @@ class Residuals:
         counts = known.sum(0)
         z = np.where(known, z - np.where(known, z, 0).sum(0) / np.maximum(counts, 1), 0)
         power = (z**2).sum(0) / np.maximum(counts, 1)
-        real = (power > 0) & (counts >= LEAST)
+        real = (power > 0) & (counts >= LEAST_READINGS)
         out = np.full(lags, np.nan)
         for lag in range(1, min(lags, len(z) - 1) + 1):
             pairs = (known[lag:] & known[:-lag]).sum(0)
-            use = real & (pairs >= LEAST)
+            use = real & (pairs >= LEAST_READINGS)
             if use.any():
                 products = (z[lag:] * z[:-lag]).sum(0)[use] / pairs[use]
                 out[lag - 1] = (products / power[use]).mean()
@@ -130,7 +130,7 @@ def residuals(forecaster: Forecaster, prepared: Prepared) -> Residuals:
     forecaster.eval()
     parts = [
         run(forecaster, part.to(device))[0].mean(0)[:, forecaster.band].float().cpu()
-        for part in prepared.split(_AT_ONCE, -1)
+        for part in prepared.split(_SERIES_AT_ONCE, -1)
     ]
     forecaster.train(was_training)
     forecast: Array = torch.cat(parts, -1).numpy()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
-_STARTUP = 3  # finished trials before one is pruned against their median
+_STARTUP_TRIALS = 3  # finished trials before one is pruned against their median
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _pruner(search: Search) -> BasePruner:
     from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 
     if search.pruner == "median":
-        return MedianPruner(n_startup_trials=_STARTUP)
+        return MedianPruner(n_startup_trials=_STARTUP_TRIALS)
     return SuccessiveHalvingPruner() if search.pruner == "asha" else NopPruner()
 
 

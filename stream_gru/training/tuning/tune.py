@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 RECIPE = "recipe.toml"
-_ENOUGH = 5  # finished trials before the importance of a setting is told
+_ENOUGH_TRIALS = 5  # finished trials before the importance of a setting is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ def importance(study: Study, seed: int) -> dict[str, float]:
 
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     varied = [name for name in done[0].params if len({trial.params[name] for trial in done}) > 1] if done else []
-    if len(done) < _ENOUGH or not varied or len({trial.value for trial in done}) < 2:
+    if len(done) < _ENOUGH_TRIALS or not varied or len({trial.value for trial in done}) < 2:
         return {}
     shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed), params=varied)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))

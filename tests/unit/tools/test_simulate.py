@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from stream_gru.columns import DAY_MS
 from stream_gru.errors import StreamGruError
 from stream_gru.tools.simulate import Simulation
-from stream_gru.training.fleet import DAY_MS
 
 NOW = 1_800_000_000_000
 

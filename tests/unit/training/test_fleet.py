@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stream_gru.columns import Floats
-from stream_gru.training.fleet import ANOMALIES, DAY_MS, Fleet
+from stream_gru.columns import DAY_MS, Floats
+from stream_gru.training.fleet import ANOMALIES, Fleet
 
 STEP_MS = 300_000  # five minutes
 

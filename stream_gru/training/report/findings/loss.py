@@ -6,11 +6,11 @@ import numpy as np
 
 from stream_gru.training.report.findings.evidence import HARDLY, Finding, FitEvidence, Rule, last_quarter, slower
 
-_LEAST_FALL = 0.01  # of the first loss: the running loss of healthy fits wavers by less than this
-_WARM = 2  # times the steps of the warm-up: with fewer it hardly learned at the rate that was asked for
-_RISE = 0.05  # of the first loss: more than wavering, it goes the wrong way
-_OVERFIT = 0.03  # held-back loss above its best: several times what it wavers by, since its windows stay the same
-_OVERFIT_MUCH = 0.15
+_LEAST_FALL_SHARE = 0.01  # of the first loss: the running loss of healthy fits wavers by less than this
+_WARM_UPS = 2  # times the steps of the warm-up: with fewer it hardly learned at the rate that was asked for
+_RISE_SHARE = 0.05  # of the first loss: more than wavering, it goes the wrong way
+_OVERFIT_SHARE = 0.03  # held-back loss above its best: several times what it wavers by, since its windows stay the same
+_OVERFIT_MUCH_SHARE = 0.15  # five times that: the weights of the end are of little use
 _STILL_FALLING = 0.02  # of the loss within the last quarter: as much again is likely for as many steps
 
 
@@ -33,7 +33,7 @@ def not_falling(log: FitEvidence) -> Finding | None:
     if not _stuck(log):
         return None
     late, late_held_back = last_quarter(log.loss), last_quarter(log.held_back)
-    rising = late_held_back > (1 + _RISE) * log.before
+    rising = late_held_back > (1 + _RISE_SHARE) * log.before
     poor = not log.quality.error[0] < HARDLY
     return Finding(
         "not_falling",
@@ -48,7 +48,7 @@ def not_falling(log: FitEvidence) -> Finding | None:
 
 def _unstuck(log: FitEvidence, *, rising: bool, poor: bool) -> str:
     steps, plan = log.step[-1], log.recipe.plan
-    if rising or (poor and steps > _WARM * plan.warm_up):
+    if rising or (poor and steps > _WARM_UPS * plan.warm_up):
         return slower(log)
     if poor:
         return (
@@ -65,9 +65,9 @@ def _stuck(log: FitEvidence) -> bool:
     """Whether it has learned nothing: a held-back loss that gained nothing may also be one that was overfitted."""
     if len(log.checks) < 2 or not np.isfinite(log.held_back[1:]).any():
         return False
-    gained = np.nanmin(log.held_back[1:]) < (1 - _LEAST_FALL) * log.before
+    gained = np.nanmin(log.held_back[1:]) < (1 - _LEAST_FALL_SHARE) * log.before
     late = last_quarter(log.loss)
-    learned = late < (1 - _LEAST_FALL) * log.loss[0] and late < (1 + _RISE) * log.before
+    learned = late < (1 - _LEAST_FALL_SHARE) * log.loss[0] and late < (1 + _RISE_SHARE) * log.before
     return not gained and not learned
 
 
@@ -81,12 +81,12 @@ def overfitting(log: FitEvidence) -> Finding | None:
         return None
     rise = last_quarter(after) / log.held_back[best] - 1
     fall = 1 - last_quarter(log.loss[best:]) / log.loss[best]
-    if not (rise > _OVERFIT and fall > 0):
+    if not (rise > _OVERFIT_SHARE and fall > 0):
         return None
     plan, network = log.recipe.plan, log.recipe.network
     return Finding(
         "overfitting",
-        "serious" if rise > _OVERFIT_MUCH else "warning",
+        "serious" if rise > _OVERFIT_MUCH_SHARE else "warning",
         "Overfitting: it learns the training data by heart",
         f"The held-back loss was best at step {log.step[best]:,.0f}, {log.held_back[best]:.4g}, and ended {rise:.1%} "
         f"above that, while the training loss fell by {fall:.1%} more.",

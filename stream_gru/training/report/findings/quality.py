@@ -8,9 +8,9 @@ from stream_gru.training.report.findings.evidence import HARDLY, Finding, FitEvi
 
 _COVERAGE = 0.90  # of the interval, by its definition
 _MISSED = 0.04  # off the coverage: the deviation over thousands of dependent readings is about 0.01
-_MISSED_MUCH = 0.15
-_REPEATS = 0.2  # autocorrelation: to use it would take 4%, its square, off the variance
-_WORSE = 1.05  # of the last value's error: what chance does not explain
+_MISSED_MUCH = 0.15  # an interval of 90% that holds 75% or less
+_REPEATS_CORRELATION = 0.2  # autocorrelation: to use it would take 4%, its square, off the variance
+_WORSE_RATIO = 1.05  # of the last value's error: what chance does not explain
 
 
 def worse_than_last_value(log: FitEvidence) -> Finding | None:
@@ -21,7 +21,7 @@ def worse_than_last_value(log: FitEvidence) -> Finding | None:
     errors = ", ".join(f"{log.quality.error[k]:.3f} at {ahead(log.quality.steps[k])}" for k in bad)
     return Finding(
         "worse_than_last_value",
-        "serious" if any(not log.quality.error[k] < _WORSE for k in bad) else "warning",
+        "serious" if any(not log.quality.error[k] < _WORSE_RATIO for k in bad) else "warning",
         "No better than repeating the last value",
         f"Error divided by that of repeating the last value, on held-back data: {errors}.",
         "Train for longer, start from the package's bundle, or give the network more to go by: context.hour, "
@@ -57,7 +57,7 @@ def pattern_left(log: FitEvidence) -> Finding | None:
         return None
     lag = int(np.nanargmax(np.abs(log.autocorrelation)))
     value = float(log.autocorrelation[lag])
-    if abs(value) <= _REPEATS:
+    if abs(value) <= _REPEATS_CORRELATION:
         return None
     unset = [name for name in ("hour", "weekday") if not getattr(log.recipe.context, name)]
     told = " and ".join(f"`--set context.{name}=true`" for name in unset)

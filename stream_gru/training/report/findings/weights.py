@@ -17,11 +17,11 @@ from stream_gru.training.report.findings.evidence import (
     typical,
 )
 
-_CUT = 10.0  # times the clipping norm: a step that was cut to a tenth is led by its largest outliers
-_CUT_MUCH = 100.0
-_VANISHED = 1e-3  # of the head's gradient, or of its own at first: the cell then learns a thousand times slower
-_TINY = 1e-30  # stands for zero in ratios
-_GROWN = 5.0  # times the first weights' norm: hours of fitting bring a healthy network to about twice
+_CUT_RATIO = 10.0  # times the clipping norm: a step that was cut to a tenth is led by its largest outliers
+_CUT_MUCH_RATIO = 100.0  # times that norm: to a hundredth
+_VANISHED_RATIO = 1e-3  # of the head's gradient, or of its own at first: the cell then learns a thousand times slower
+_STANDS_FOR_ZERO = 1e-30  # stands for zero in ratios
+_GROWN_RATIO = 5.0  # times the first weights' norm: hours of fitting bring a healthy network to about twice
 
 
 def exploding_gradients(log: FitEvidence) -> Finding | None:
@@ -30,9 +30,9 @@ def exploding_gradients(log: FitEvidence) -> Finding | None:
     if not len(norm):
         return None
     late, largest = typical(norm), float(np.nanmax(norm, initial=0.0))
-    if not (late > _CUT * clip or largest > _CUT_MUCH * clip or ~np.isfinite(norm).all()):
+    if not (late > _CUT_RATIO * clip or largest > _CUT_MUCH_RATIO * clip or ~np.isfinite(norm).all()):
         return None
-    spikes = late <= _CUT * clip
+    spikes = late <= _CUT_RATIO * clip
     return Finding(
         "exploding_gradients",
         "warning" if spikes else "serious",
@@ -55,7 +55,7 @@ def vanishing_gradients(log: FitEvidence) -> Finding | None:
     if not ratios:
         return None
     ratio, name, than, norm = min(ratios)
-    if not ratio < _VANISHED:
+    if not ratio < _VANISHED_RATIO:
         return None
     return Finding(
         "vanishing_gradients",
@@ -71,16 +71,16 @@ def _faded(log: FitEvidence) -> Iterator[tuple[float, str, str, float]]:
     """How small gradients are late in the fit: the ratio, of what, compared to what, and their norm."""
     norm = log.column("gradient_norm")
     if len(norm) >= 4:
-        yield typical(norm) / max(norm[0], _TINY), "all parameters", "of what it was at first", typical(norm)
+        yield typical(norm) / max(norm[0], _STANDS_FOR_ZERO), "all parameters", "of what it was at first", typical(norm)
     if log.norms is None or len(log.norms.step) < 4:
         return
     groups = log.norms.groups("gradient")
     heads = np.sqrt(sum((norm**2 for name, norm in groups.items() if name.startswith("heads")), np.zeros(1)))
     for name in log.norms.cells():
         late, first = typical(groups[name]), float(np.median(groups[name][: len(groups[name]) // 4 or 1]))
-        yield late / max(first, _TINY), name, "of what it was at first", late
+        yield late / max(first, _STANDS_FOR_ZERO), name, "of what it was at first", late
         yield (
-            float(np.median(second_half(groups[name]) / np.maximum(second_half(heads), _TINY))),
+            float(np.median(second_half(groups[name]) / np.maximum(second_half(heads), _STANDS_FOR_ZERO))),
             name,
             "of the heads'",
             late,
@@ -93,7 +93,7 @@ def exploding_weights(log: FitEvidence) -> Finding | None:
     if not len(norm):
         return None
     first = norm[0] if log.fresh is None else log.fresh
-    if np.isfinite(norm).all() and last_quarter(norm) <= _GROWN * first:
+    if np.isfinite(norm).all() and last_quarter(norm) <= _GROWN_RATIO * first:
         return None
     where = ""
     if log.norms is not None and len(log.norms.step):

@@ -6,8 +6,8 @@ import numpy as np
 
 from stream_gru.training.report.findings.evidence import Finding, FitEvidence, Rule, slower
 
-_SLOWED = 0.6  # of the speed at first: a shared machine varies by less
-_MANY_SKIPPED = 0.01  # of the steps: about as rare as spikes in data; more means something systematic
+_SLOWED_RATIO = 0.6  # of the speed at first: a shared machine varies by less
+_MANY_SKIPPED_SHARE = 0.01  # of the steps: about as rare as spikes in data; more means something systematic
 
 
 def skipped(log: FitEvidence) -> Finding | None:
@@ -18,12 +18,12 @@ def skipped(log: FitEvidence) -> Finding | None:
     share = count / max(steps + count, 1)
     return Finding(
         "skipped_batches",
-        "serious" if share > _MANY_SKIPPED else "warning",
+        "serious" if share > _MANY_SKIPPED_SHARE else "warning",
         "Batches were skipped",
         f"{count} of {steps + count:,}: their loss or gradient was not finite.",
         "Look for values in the data that are no measurements (1e30, -999). "
         + ("With mixed precision some are usual at first. " if log.recipe.plan.precision != "32" else "")
-        + (slower(log) if share > _MANY_SKIPPED else ""),
+        + (slower(log) if share > _MANY_SKIPPED_SHARE else ""),
     )
 
 
@@ -33,7 +33,7 @@ def slow(log: FitEvidence) -> Finding | None:
         return None
     some = max(2, len(log.speed) // 4)
     first, last = float(np.median(log.speed[:some])), float(np.median(log.speed[-some:]))
-    if last >= _SLOWED * first:
+    if last >= _SLOWED_RATIO * first:
         return None
     return Finding(
         "slow",
