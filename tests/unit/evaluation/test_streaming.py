@@ -80,7 +80,7 @@ def test_cases_of_unlike_widths_come_back_in_their_order() -> None:
 def test_predictions_are_those_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [make(i, n) for i, n in enumerate((90, 140))]
     expected = outputs(cases)
-    monkeypatch.setattr(streaming, "_PORTION", 37)
+    monkeypatch.setattr(streaming, "_PORTION_VALUES", 37)
     found = streaming.predict(LIGHT, cases, lambda _: None)
     assert found.steps == Stepper(LIGHT, capacity=1, device="cpu").steps
     first = 0

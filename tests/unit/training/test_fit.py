@@ -221,5 +221,5 @@ def test_evaluation_in_parts_is_as_in_one(monkeypatch: pytest.MonkeyPatch) -> No
     asked = make()
     forecaster, prepared = bundle.build(describe(asked)), prepare(batches(1)[0], describe(asked))
     whole = objective.evaluate(forecaster, prepared)
-    monkeypatch.setattr(objective, "_AT_ONCE", 100)  # two series at a time
+    monkeypatch.setattr(objective, "_READINGS_AT_ONCE", 100)  # two series at a time
     assert objective.evaluate(forecaster, prepared).error == pytest.approx(whole.error)
