@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from collections import OrderedDict
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from kafka import KafkaConsumer
+from kafka.errors import KafkaError
 
 REMEMBERED = 100_000
 
@@ -54,14 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Print what stream_gru says.")
     parser.add_argument("--bootstrap-servers", default="127.0.0.1:9092", metavar="HOST:PORT")
     parser.add_argument("--topic", default="anomalies", help="forecasts, anomalies or alerts")
-    parser.add_argument("--group", default="example-consumer", help="consumers of one group share the records")
+    parser.add_argument("--group", help="consumers of one group share the records; unset: example-TOPIC")
     parser.add_argument("--count", type=int, help="end after so many; else never")
     arguments = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the group hears that this one leaves
     consumer = KafkaConsumer(
         arguments.topic,
         bootstrap_servers=arguments.bootstrap_servers,
-        group_id=arguments.group,
+        group_id=arguments.group or f"example-{arguments.topic}",
         auto_offset_reset="earliest",  # a new group begins with the oldest record
         enable_auto_commit=False,
         value_deserializer=json.loads,
@@ -79,4 +83,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KafkaError as error:
+        sys.exit(f"Kafka: {error}")
+    except KeyboardInterrupt:  # while it connects, or leaves
+        sys.exit(130)

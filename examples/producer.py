@@ -12,9 +12,11 @@ import argparse
 import json
 import math
 import random
+import sys
 import time
 
 from kafka import KafkaProducer
+from kafka.errors import KafkaError
 
 DAY_S = 86_400
 
@@ -54,4 +56,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KafkaError as error:
+        sys.exit(f"Kafka: {error}")

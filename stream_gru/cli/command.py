@@ -30,7 +30,10 @@ def reset(
     expect: Expect = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget what was learned of a series, as if its next reading were its first."""
+    """Forget what was learned of a series, as if its next reading were its first.
+
+    The answers name the partitions where it was forgotten. Exit code 1 if no worker knows the series.
+    """
     from stream_gru.worker.commands import Command
 
     command = Command(command="reset", series=series, topic=topic, partition=partition)
@@ -68,7 +71,7 @@ def report(
 def _ask(
     command: Command, config: Path | None, assign: list[str] | None, timeout: float, expect: int | None, as_json: bool
 ) -> None:
-    """Exit code 1 when nobody answered, or somebody with an error."""
+    """Exit code 1 when nobody answered, somebody with an error, or nobody knows what is meant."""
     import asyncio
 
     import msgspec
@@ -82,7 +85,8 @@ def _ask(
         _print(replies)
     else:
         typer.secho(f"no worker answered within {timeout:g} s", fg="red", err=True)
-    if not replies or any(reply.status == "error" for reply in replies):
+    states = {reply.status for reply in replies}
+    if "error" in states or states <= {"ignored"}:
         raise typer.Exit(1)
 
 

@@ -9,13 +9,20 @@ import typer
 from stream_gru import settings
 from stream_gru.cli.config import Assign, Config, flags
 
+_PARTITIONS = 4  # of new topics, where nobody says how many
+
 
 def create(
     config: Config = None,
     assign: Assign = None,
     partitions: Annotated[
-        int, typer.Option(min=1, help="Of readings, forecasts, anomalies and dead letters; choose once, with room.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of readings, forecasts, anomalies and dead letters; choose once, with room.",
+            show_default=str(_PARTITIONS),
+        ),
+    ] = None,
     replication_factor: Annotated[int, typer.Option(min=-1, help="Copies of each; -1: the broker's default.")] = -1,
     retention_hours: Annotated[float, typer.Option(min=0.1, help="How long records are kept.")] = 168.0,
 ) -> None:
@@ -23,9 +30,9 @@ def create(
     from stream_gru.tools import topics
 
     loaded = settings.load(config, flags(assign))
-    for name in topics.create(loaded, partitions, replication_factor, retention_hours):
+    for name in topics.create(loaded, partitions or _PARTITIONS, replication_factor, retention_hours):
         typer.echo(f"created {name}")
-    _report(topics.check(loaded))
+    _report(topics.check(loaded, partitions))
 
 
 def check(

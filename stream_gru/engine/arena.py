@@ -111,6 +111,11 @@ class Arena:
         del self._unconfirmed[partition]
         self._release(np.fromiter(slots.values(), np.int64, len(slots)))
 
+    def remove(self, partition: int, series: Sequence[bytes]) -> None:
+        """Drop the rows of some resident series, whatever changed."""
+        known = self._slots[partition]
+        self._release(np.array([known.pop(name) for name in series], np.int64))
+
     def lookup(self, partition: int, series: Sequence[bytes]) -> Ints:
         """The slots of N series, -1 where a series is not resident."""
         return np.fromiter(map(self._slots[partition].get, series, repeat(-1)), np.int64, len(series))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import narwhals as nw
 import numpy as np
-import numpy.typing as npt
 import polars as pl
+import torch
 from narwhals.typing import IntoDataFrame
 
 from stream_gru import codecs, settings
 from stream_gru.columns import Floats, Forecasts, Ints, Readings
-from stream_gru.engine import saved, tables, times
+from stream_gru.engine import inputs, saved, tables, times
 from stream_gru.engine.arena import ArenaFullError
-from stream_gru.engine.frame import frame, outlook
+from stream_gru.engine.frame import frame as output_table
+from stream_gru.engine.frame import outlook
 from stream_gru.engine.recall import Recall
 from stream_gru.engine.row import as_bytes
 from stream_gru.engine.stepper import LARGEST_STEP, MAX_ABS_VALUE, Stepper
-from stream_gru.errors import DataError
+from stream_gru.errors import DataError, SettingsError
 from stream_gru.models.bundle import Bundle
 from stream_gru.records.output import OutputRecord
 
@@ -44,18 +45,24 @@ class Engine:
     capacity
         The most series that are held at once.
     device
-        ``"auto"``, ``"cpu"`` or ``"cuda"``.
-    detector, gaps
-        What to call an anomaly, and what to do about missing readings.
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    threads
+        CPU threads of one step. Steps are short, and one thread is the fastest for all but very large batches; what the
+        rest of the process has set is as before after each call.
+    detector
+        What to call an anomaly.
+    gaps
+        What to do about missing readings.
     horizons
-        Farther steps to forecast at each reading, instead of the model's own, if it can forecast any step.
+        Farther steps to forecast at each reading, instead of the model's own, if it can forecast any step. The one that
+        detection waits for, 36 in the models of the package, is always among them.
 
     Raises
     ------
     BundleError
         There is no such model, or it is damaged, or made for readings of another number of features.
     SettingsError
-        The device is not there, or the model can't forecast the horizons.
+        A parameter is not what is described here, the device is not there, or the model can't forecast the horizons.
 
     Examples
     --------
@@ -79,20 +86,27 @@ class Engine:
         features: int | Sequence[str] = 1,
         capacity: int = 1_000_000,
         device: str = "auto",
+        threads: int = 1,
         detector: settings.Detector | None = None,
         gaps: settings.Gaps | None = None,
         horizons: Sequence[int] = (),
     ) -> None:
-        self._stepper = Stepper(
-            Path(bundle) if isinstance(bundle, str) else bundle,
-            features=features,
-            capacity=capacity,
-            device=device,
-            detector=detector,
-            gaps=gaps,
-            horizons=horizons,
-        )
-        self._clear()
+        self._threads = inputs.threads(threads)
+        inputs.section("detector", detector, settings.Detector)
+        inputs.section("gaps", gaps, settings.Gaps)
+        try:
+            self._stepper = Stepper(
+                inputs.bundle(bundle),
+                features=inputs.features(features),
+                capacity=inputs.capacity(capacity),
+                device=inputs.device(device),
+                detector=detector,
+                gaps=gaps,
+                horizons=inputs.horizons(horizons),
+            )
+            self._clear()
+        except MemoryError:
+            raise SettingsError(f"capacity: the rows of {capacity:,} series do not fit in memory") from None
 
     def _clear(self) -> None:
         self._arena = self._stepper.arena
@@ -168,7 +182,7 @@ class Engine:
         Returns
         -------
         A frame of the same library, polars for columns, with a row for each reading and the columns of the output
-        record.
+        record; ``id`` counts the readings that this engine scored.
 
         Raises
         ------
@@ -176,35 +190,39 @@ class Engine:
             A column is missing or of another type or length, a value is infinite or beyond 1e30, a time can't be epoch
             milliseconds, or there are more series than `capacity`. Nothing was scored then.
         """
-        own = nw.from_native(readings, eager_only=True, pass_through=True)
-        if isinstance(own, nw.DataFrame):
-            table = tables.read(own, self.features, self.covariates)
+        frame = tables.of(readings)
+        if frame is not None and (timestamp is not None or value is not None or covariates is not None):
+            raise DataError("a data frame holds all columns; give it alone")
+        if frame is not None:
+            table = tables.read(frame, self.features, self.covariates)
         elif timestamp is None or value is None:
             raise DataError("give a data frame, or series, timestamp and value")
         else:
-            table = tables.Table(list(readings), timestamp, *self._numbers(len(readings), value, covariates))
+            series = inputs.names(readings)
+            table = tables.ReadingTable(series, timestamp, *self._numbers(len(series), value, covariates))
         when = times.epoch_ms(table.timestamp)
         ids = [str(self._scored + i) for i in range(len(when))]
         forecasts = self._step(table.series, when, table.value, table.covariates)
-        scored = frame(
+        scored = output_table(
             *(table.series, when, ids, forecasts),
             features=self.features,
             steps=self.steps,
             model=self.model,
         )
-        return tables.like(own, scored) if isinstance(own, nw.DataFrame) else scored
+        return scored if frame is None else tables.like(frame, scored)
 
     def score_one(
         self,
         series: str,
         timestamp: Time,
         value: float | Sequence[float | None] | Mapping[str, float | None] | None,
-        covariates: Sequence[float | None] = (),
+        covariates: Sequence[float | None] | Mapping[str, float | None] | None = None,
     ) -> OutputRecord:
         """Score one reading, and learn from it.
 
         `timestamp` is epoch milliseconds or a datetime; `value` a number, or with several features their F numbers, in
-        order or by name; None is a missing one. `covariates` are the C that the model wants, in order, or none.
+        order or by name; None is a missing one, and so is one that is not named. `covariates` are the C that the model
+        wants, in the same way.
         Returns the record that the forecasts topic would hold. Raises `DataError` as `score` does.
 
         Examples
@@ -215,11 +233,10 @@ class Engine:
         >>> record.level, record.y, record.yhat
         ('warmup', 21.5, None)
         """
-        if isinstance(value, Mapping):
-            value = [value.get(name) for name in self.features]
+        names = inputs.names([series])
         when, ids = times.epoch_ms([timestamp]), [str(self._scored)]
-        numbers = self._numbers(1, [value], [list(covariates)] if len(covariates) else None)
-        forecasts = self._step([series], when, *numbers)
+        more = None if covariates is None else [inputs.one(covariates, self.covariates)]
+        forecasts = self._step(names, when, *self._numbers(1, [inputs.one(value, self.features)], more))
         codec = codecs.load(settings.Input(values=self.features), self.steps)
         return codec.decode_output(codec.encode([series.encode()], when, ids, self.model, forecasts)[0])
 
@@ -245,25 +262,25 @@ class Engine:
         >>> engine.forecast("pump-3", steps=3)["yhat"].round().to_list()
         [8.0, 9.0, 10.0]
         """
-        if not 1 <= steps <= LARGEST_STEP:
-            raise DataError(f"steps: {steps} is not between 1 and {LARGEST_STEP}")
+        steps = inputs.steps(steps, LARGEST_STEP)
         names, slots = self._known(series)
         bodies = self._bodies(slots)
         had = np.flatnonzero(self._recall.knows(bodies))
         heads = self._arena.take(slots)
-        ahead_steps, some = self._stepper.ahead(*self._recall.read(bodies[had]), steps)
+        with _threads(self._threads):
+            ahead_steps, some = self._stepper.ahead(*self._recall.read(bodies[had]), steps)
         ahead = np.full((len(ahead_steps), 3, len(bodies)), np.nan)
         ahead[:, :, had] = some + heads["last"].ravel()[had]
         return outlook(names, heads, ahead_steps, ahead.reshape(-1, 3, len(slots), len(self.features)), self.features)
 
     def reset(self, series: str | Sequence[str]) -> None:
-        """Forget what was learned of one series, or of several: they start anew with their next reading.
+        """Forget one series, or several: they start anew with their next reading, if there is one.
 
-        Raises `DataError` for a series that is not known.
+        Raises `DataError` for a series that is not known; nothing is forgotten then.
         """
-        _, slots = self._known(series)
-        self._arena.reset(slots, self._arena.take(slots)["offset"])
+        names, slots = self._known(series)
         self._recall.forget(self._bodies(slots))
+        self._arena.remove(_OWN, [name.encode() for name in names])
 
     def save(self, path: str | Path) -> None:
         """Write all that was learned of the series to one file, so that `load` can go on from it.
@@ -289,7 +306,7 @@ class Engine:
         had = np.flatnonzero(self._recall.knows(bodies))
         rows = self._arena.read(slots)
         kept = saved.Saved(self._scored, names, rows, had, *self._recall.read(bodies[had]))
-        saved.write(Path(path), self._identity(), kept)
+        saved.write(inputs.path(path), self._identity(), kept)
 
     def load(self, path: str | Path) -> None:
         """Go on from a file that `save` wrote, in the place of all that is held.
@@ -297,7 +314,7 @@ class Engine:
         Raises `DataError` for a file that is none, or is of another model, other features or another version; nothing
         has changed then.
         """
-        found = saved.read(Path(path), self._identity())
+        found = saved.read(inputs.path(path), self._identity())
         if len(found.names) > self._stepper.capacity:
             raise DataError(self._full(len(found.names)))
         self._clear()
@@ -325,19 +342,22 @@ class Engine:
             raise DataError(self._full(len({*names, *self._arena.names(_OWN)}))) from None
         offsets = np.arange(self._scored, self._scored + len(slots))
         self._scored += len(slots)
-        return self._stepper.step(Readings(slots, offsets, when, np.concatenate([value, covariates], axis=1)))
+        with _threads(self._threads):
+            return self._stepper.step(Readings(slots, offsets, when, np.concatenate([value, covariates], axis=1)))
 
     def _numbers(self, n: int, value: Iterable[Any], covariates: Iterable[Any] | None) -> tuple[Floats, Floats]:
         """(n, F) and (n, C), NaN for what is missing."""
         unknown = np.full((n, len(self.covariates)), np.nan)
         return (
-            _matrix("value", value, n, self.features),
-            unknown if covariates is None else _matrix("covariates", covariates, n, self.covariates),
+            inputs.numbers("value", value, n, self.features),
+            unknown if covariates is None else inputs.numbers("covariates", covariates, n, self.covariates),
         )
 
     def _known(self, series: str | Sequence[str]) -> tuple[list[str], Ints]:
         """Names and slots of series. Raises `DataError`."""
-        names = [series] if isinstance(series, str) else list(series)
+        names = list(dict.fromkeys(inputs.names([series] if isinstance(series, str) else series)))
+        if not names:
+            raise DataError("no series is named")
         slots = self._arena.lookup(_OWN, [name.encode() for name in names])
         if len(absent := np.flatnonzero(slots < 0)):
             raise DataError(f"no reading of series {names[absent[0]]!r} was scored")
@@ -352,16 +372,15 @@ class Engine:
         return f"{wanted} series are more than capacity={self._stepper.capacity}; make an Engine with a larger capacity"
 
     def _identity(self) -> saved.Identity:
-        return saved.Identity(self._stepper.bundle.digest, self._stepper.layout.version, self.features)
+        return saved.Identity(self.features, self.model, self._stepper.bundle.digest, self._stepper.layout.version)
 
 
-def _matrix(what: str, numbers: Iterable[Any], n: int, names: Sequence[str]) -> Floats:
-    """(n, len(names)) of what a notebook has."""
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """So many threads of torch, and then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
     try:
-        made: npt.NDArray[np.float64] = np.array(
-            numbers if isinstance(numbers, np.ndarray) else list(numbers), np.float64
-        )
-        return made.reshape(n, len(names))
-    except (TypeError, ValueError) as error:
-        wanted = f"{what}: {n} readings of {', '.join(names) or 'nothing'} are wanted, numbers or None"
-        raise DataError(f"{wanted}; {error}") from None
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 
 from stream_gru.columns import Floats
+from stream_gru.engine import inputs
 from stream_gru.errors import DataError
 
 
-class Table(NamedTuple):
+class ReadingTable(NamedTuple):
     """N readings of F features and C covariates."""
 
     series: list[str]
@@ -22,29 +23,38 @@ class Table(NamedTuple):
     covariates: Floats  # (N, C)
 
 
-def read(frame: nw.DataFrame[Any], features: Sequence[str], covariates: Sequence[str]) -> Table:
+def of(given: Any) -> nw.DataFrame[Any] | None:
+    """A data frame, if `given` is one. Raises `DataError` for one that can't be read column by column."""
+    with inputs.explained("the frame can't be read"):
+        frame = nw.from_native(given, pass_through=True)
+    if isinstance(frame, nw.LazyFrame):
+        raise DataError("the frame is lazy; collect() it first")
+    return frame if isinstance(frame, nw.DataFrame) else None
+
+
+def read(frame: nw.DataFrame[Any], features: Sequence[str], covariates: Sequence[str]) -> ReadingTable:
     """The columns `series`, `timestamp`, and one for each feature and covariate; null is a missing value.
 
     Raises `DataError` for a column that is not there, and for one that does not hold what it should.
     """
-    wanted = ["series", "timestamp", *features, *covariates]
-    if missing := [name for name in wanted if name not in frame.columns]:
-        raise DataError(
-            f"the frame has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}. Rename its "
-            "columns, make one of its index, or tell the engine the names of the features"
-        )
-    series = frame["series"].to_list()
-    for row, name in enumerate(series):
-        if not isinstance(name, str) or not name:
-            raise DataError(f"reading {row}: the series is {name!r}; a name is a text that is not empty")
-    numbers = [_numbers(frame, names) for names in (features, covariates)]
-    return Table(series, frame["timestamp"].to_native(), *numbers)
+    with inputs.explained("the frame can't be read"):
+        there = frame.columns
+        missing = [name for name in (*inputs.RESERVED, *features, *covariates) if name not in there]
+        if missing:
+            raise DataError(
+                f"the frame has no column {', '.join(missing)}; it has {', '.join(map(str, there)) or 'none'}. Rename "
+                "its columns, make one of its index, or tell the engine the names of the features"
+            )
+        numbers = [_numbers(frame, names) for names in (features, covariates)]
+        return ReadingTable(inputs.names(frame["series"].to_list()), frame["timestamp"].to_native(), *numbers)
 
 
 def like(frame: nw.DataFrame[Any], table: pl.DataFrame) -> Any:
     """`table` as a frame of the same library as `frame`, and with its index, if it has one."""
     if frame.implementation.is_polars():
         return table
+    if frame.implementation.is_pyarrow():
+        return table.to_arrow()
     columns = {
         column.name: column.to_list() if column.dtype.is_nested() or column.dtype == pl.String else column.to_numpy()
         for column in table.iter_columns()
@@ -59,8 +69,6 @@ def _numbers(frame: nw.DataFrame[Any], names: Sequence[str]) -> Floats:
     """(N, len(names)), NaN for null."""
     for name in names:
         if not frame[name].dtype.is_numeric() and not frame[name].is_null().all():
-            raise DataError(
-                f"column {name} holds {frame[name].dtype}; cast it to numbers first, null where there is none"
-            )
+            raise DataError(f"column {name} holds {frame[name].dtype}; cast it to numbers, null where there is none")
     columns = [frame[name].cast(nw.Float64).to_numpy() for name in names]
     return np.stack(columns, axis=1).astype(np.float64) if columns else np.empty((len(frame), 0))

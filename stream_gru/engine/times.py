@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import narwhals as nw
 import numpy as np
+import numpy.typing as npt
 
 from stream_gru.columns import Bools, Ints
+from stream_gru.engine import inputs
 from stream_gru.errors import DataError
 
 _WHAT = "give epoch milliseconds as integers, or datetimes"
@@ -22,14 +24,20 @@ def epoch_ms(timestamp: Iterable[Any]) -> Ints:
 
     Raises `DataError` for what can't be epoch ms, with what to do.
     """
-    column = nw.from_native(timestamp, series_only=True, pass_through=True)
-    if isinstance(column, nw.Series):
-        _refuse(column.is_null().to_numpy(), "the time is missing")
-        times = (column.dt.timestamp("ms") if isinstance(column.dtype, nw.Datetime) else column).to_numpy()
-    else:
-        times = np.asarray(timestamp if isinstance(timestamp, np.ndarray) else list(timestamp))
+    if isinstance(timestamp, str | bytes) or not isinstance(timestamp, Iterable):
+        raise DataError(f"{timestamp!r} are no times of readings; {_WHAT}")
+    with inputs.explained(f"the times can't be read; {_WHAT}"):
+        column = nw.from_native(timestamp, series_only=True, pass_through=True)
+        if isinstance(column, nw.Series):
+            _refuse(column.is_null().to_numpy(), "the time is missing")
+            dated = isinstance(column.dtype, nw.Datetime | nw.Date)
+            times = (column.dt.timestamp("ms") if dated else column).to_numpy()
+        else:
+            times = np.asarray(timestamp if isinstance(timestamp, np.ndarray) else list(timestamp))
+    if times.ndim != 1:
+        raise DataError(f"the times of the readings have the shape {times.shape}; {_WHAT}, one for each reading")
     if times.dtype == object:
-        times = np.array([_number(time) for time in times.tolist()])
+        times = _numbers(times.tolist())
     if times.dtype.kind == "M":
         _refuse(np.isnat(times), "the time is missing")
         times = times.astype("datetime64[ms]").astype(np.int64)
@@ -54,8 +62,16 @@ def _refuse(wrong: Bools, what: str) -> None:
         raise DataError(f"reading {int(wrong.argmax())}: {what}; {_WHAT}")
 
 
-def _number(time: Any) -> Any:
-    """A datetime as epoch ms."""
+def _numbers(times: list[Any]) -> npt.NDArray[Any]:
+    """Datetimes and dates, at 0:00 UTC, as epoch ms; the rest as it is."""
+    _refuse(np.array([inputs.missing(time) for time in times], np.bool_), "the time is missing")
+    with inputs.explained(f"the times can't be read; {_WHAT}"):
+        return np.array([_of_date(time) for time in times])
+
+
+def _of_date(time: Any) -> Any:
+    if isinstance(time, date) and not isinstance(time, datetime):
+        time = datetime.combine(time, datetime.min.time())
     if not isinstance(time, datetime):
         return time
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -107,7 +107,9 @@ class OutputRecord(msgspec.Struct, gc=False):
     id: Annotated[
         str,
         Column(
-            ColumnKind.TEXT, "topic-partition-offset of the reading; in a backtest file-row. The same after a replay."
+            ColumnKind.TEXT,
+            "topic-partition-offset of the reading; in a backtest file-row, of an Engine its count of readings. A replay "
+            "gives the same.",
         ),
     ]
     yhat_spread: Annotated[

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,8 @@ import torch
 
 import stream_gru
 from stream_gru import DataError, Engine, OutputError
-from stream_gru.engine.times import epoch_ms
 from stream_gru.models import bundle
-
-MINUTE = 60_000
-START = 1_763_800_000_000
-
-
-def wave(n: int = 200) -> pl.DataFrame:
-    """One series, a reading an hour, that repeats each day."""
-    hours = np.arange(n)
-    value = 20 + 5 * np.sin(hours * 2 * np.pi / 24) + np.random.default_rng(0).normal(0, 0.1, n)
-    return pl.DataFrame({"series": ["pump-3"] * n, "timestamp": START + 3_600_000 * hours, "value": value})
+from tests.support.waves import MINUTE, START, wave
 
 
 def test_score_takes_columns_and_gives_the_output_record() -> None:
@@ -97,7 +88,9 @@ def test_the_threads_of_torch_stay_as_they_are() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        Engine("light", capacity=1)
+        engine = Engine("light", capacity=1)
+        engine.score(wave(10))
+        engine.forecast("pump-3", 1)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -162,8 +155,8 @@ def test_a_frame_that_is_wrong_is_refused_and_nothing_scored(frame: dict[str, An
     ("series", "timestamp", "value", "what"),
     [
         (["a"], [START, START + 1], [1.0], "1 series, 2 times and 1 values"),
-        (["a"], [START], [1.0, 2.0], "value: 1 readings of value are wanted"),
-        (["a"], [START], ["warm"], "could not convert"),
+        (["a"], [START], [1.0, 2.0], r"value: numbers or None for 1 readings are wanted; they have the shape \(2,\)"),
+        (["a"], [START], ["warm"], "reading 0: value 'warm' is no number"),
         (["a", "b"], [START] * 2, [1.0, 2.0], "2 series are more than capacity=1"),
     ],
 )
@@ -177,56 +170,6 @@ def test_columns_that_are_wrong_are_refused(
 def test_columns_need_times_and_values() -> None:
     with pytest.raises(DataError, match="give a data frame, or series, timestamp and value"):
         Engine("light", capacity=1).score(["a"])  # type: ignore[call-overload]  # what a user may try
-
-
-BERLIN = timezone(timedelta(hours=1))
-MOMENT = 1_767_265_200_000  # 2026-01-01 11:00 UTC
-
-
-@pytest.mark.parametrize(
-    "times",
-    [
-        [MOMENT],
-        [float(MOMENT)],
-        np.array([MOMENT], np.uint64),
-        [datetime(2026, 1, 1, 12, tzinfo=BERLIN)],
-        [datetime(2026, 1, 1, 11)],  # noqa: DTZ001 - a naive one is UTC
-        np.array(["2026-01-01T11"], "datetime64[h]"),
-        pl.Series([datetime(2026, 1, 1, 12, tzinfo=BERLIN)]),
-        pd.Series(pd.to_datetime(["2026-01-01 12:00+01:00"])),
-        pd.DatetimeIndex(["2026-01-01 11:00"]),
-        [pd.Timestamp("2026-01-01 12:00+01:00")],
-        iter([MOMENT]),
-    ],
-)
-def test_times_as_notebooks_hold_them(times: Any) -> None:
-    assert epoch_ms(times).tolist() == [MOMENT]
-
-
-@pytest.mark.parametrize(
-    ("times", "what"),
-    [
-        ([MOMENT / 1000 + 0.5], "reading 0: the time has a fraction"),
-        ([MOMENT, np.nan], "reading 1: the time is missing"),
-        (np.array([MOMENT, "NaT"], "datetime64[ms]"), "reading 1: the time is missing"),
-        ([MOMENT * 1000, MOMENT * 1_000_000], "reading 0: .* not between the years 1 and 9999"),
-        (["yesterday"], "is no time"),
-        (pl.Series([MOMENT, None]), "reading 1: the time is missing"),
-        ([datetime(2026, 1, 1, tzinfo=UTC), "soon"], "no time"),
-        ([True], "is no time"),
-    ],
-)
-def test_what_cannot_be_epoch_ms_is_refused_with_what_to_do(times: Any, what: str) -> None:
-    with pytest.raises(DataError, match=f"{what}.*epoch milliseconds as integers, or datetimes"):
-        epoch_ms(times)
-
-
-def test_seconds_are_no_milliseconds() -> None:
-    engine = Engine("light", capacity=2)
-    with pytest.raises(DataError, match="reading 0: the time looks like epoch seconds"):
-        engine.score(["a"], [MOMENT // 1000], [1.0])
-    engine.score(["b"] * 2, [0, MINUTE], [1.0, 2.0])
-    engine.score(["b"], [MOMENT // 1000], [1.0])  # this one began in 1970 and goes on
 
 
 def test_one_reading_is_what_the_topic_would_hold() -> None:
@@ -243,7 +186,7 @@ def test_one_reading_is_what_the_topic_would_hold() -> None:
         )
         assert record.y == row["y"]
     assert records[1].yhat == pytest.approx(table["yhat"][1])
-    with pytest.raises(DataError, match="value: 1 readings of a, b"):
+    with pytest.raises(DataError, match="value: 1 of the 2 numbers of a, b"):
         engine.score_one("x", START + 3 * MINUTE, 7.0)
 
 
@@ -294,7 +237,7 @@ def test_a_series_of_one_reading_has_no_times_ahead() -> None:
 
 
 @pytest.mark.parametrize(
-    ("series", "steps", "what"), [("x", 1, "no reading of series 'x'"), ("a", 0, "steps: 0"), ("a", 1001, "1000")]
+    ("series", "steps", "what"), [("x", 1, "no reading of series 'x'"), ("a", 0, "steps: 0"), ("a", 1001, "1,000")]
 )
 def test_a_forecast_that_cannot_be_had(series: str, steps: int, what: str) -> None:
     engine = Engine("light", capacity=1)
@@ -308,14 +251,18 @@ def test_a_reset_series_starts_anew_and_others_go_on() -> None:
     readings = wave()
     engine.score(["a", "b"] * 100, readings["timestamp"], readings["value"])
     engine.reset("a")
-    assert engine.forecast("a", 1)["yhat"].to_list() == [None]
+    assert engine.series == ["b"]
+    engine.score(["c"], [START], [1.0])  # there is room again
+    engine.reset("c")
     later = [START + 10**9, START + 10**9]
     again, first = engine.score(["a", "b"], later, [5.0, 5.0]), fresh.score(["a", "b"], later, [5.0, 5.0])
     assert again["yhat"].to_list()[0] is None
     assert again["yhat"].to_list()[1] is not None
     assert again["forecast"][0].to_list() == first["forecast"][0].to_list()
+    assert engine.forecast("a", 12)["yhat"].to_list() == fresh.forecast("a", 12)["yhat"].to_list()
     with pytest.raises(DataError, match="no reading of series 'c'"):
         engine.reset(["a", "c"])
+    assert engine.series == ["b", "a"]
 
 
 @pytest.mark.parametrize("features", [1, 2])
@@ -341,8 +288,8 @@ def test_a_file_of_another_model_or_none_is_refused_and_changes_nothing(tmp_path
     engine.score(["a", "b"], [START] * 2, [1.0, 2.0])
     engine.save(file := tmp_path / "rows.safetensors")
     for other, what in (
-        (Engine(capacity=2), "belongs to another model"),
-        (Engine("light", features=["x"], capacity=2), "another set of features"),
+        (Engine(capacity=2), "belongs to the model light@.*, not to zero-shot@"),
+        (Engine("light", features=["x"], capacity=2), "holds readings of value; the features of this engine are x"),
         (Engine("light", capacity=1), "2 series are more than capacity=1"),
     ):
         other.score(["own"], [START], [1.0])
@@ -355,3 +302,34 @@ def test_a_file_of_another_model_or_none_is_refused_and_changes_nothing(tmp_path
             engine.load(wrong)
     with pytest.raises(OutputError, match="can't be written"):
         engine.save(tmp_path / "no-folder" / "rows")
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    engine = Engine("light", capacity=1)
+    engine.score(["a"], [START], [1.0])
+    engine.save(file := tmp_path / "rows")
+    whole = bytearray(file.read_bytes())
+    whole[-100] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(DataError, match="is damaged"):
+        engine.load(file)
+
+
+def test_saving_leaves_links_and_what_is_no_file_alone(tmp_path: Path) -> None:
+    engine = Engine("light", capacity=1)
+    engine.score(["a"], [START], [1.0])
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    engine.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").stat().st_mode & 0o777 == 0o666 & ~umask()
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(OutputError, match="no ordinary file"):
+            engine.save(path)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "target"]
+
+
+def umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
