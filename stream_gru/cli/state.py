@@ -23,7 +23,7 @@ def reset(
     force: Annotated[bool, typer.Option("--force", help="Even while a worker has them: it begins them anew.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Forget the stored state of the group's partitions, and with that of all also the model of the last reload.
+    """Forget the stored state of the group's partitions. If all are meant, also the model of the last `command reload`.
 
     Stop the workers first. The next start rebuilds it from what Kafka retains, without publishing again what was
     committed.

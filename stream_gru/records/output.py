@@ -108,8 +108,8 @@ class OutputRecord(msgspec.Struct, gc=False):
         str,
         Column(
             ColumnKind.TEXT,
-            "topic-partition-offset of the reading; in a backtest file-row, of an Engine its count of readings. A replay "
-            "gives the same.",
+            "topic-partition-offset of the reading; in a backtest file-row, of an Engine its count of readings. "
+            "The same after a replay.",
         ),
     ]
     yhat_spread: Annotated[
