@@ -47,6 +47,15 @@ def test_the_first_readings_change_nothing() -> None:
     assert bool((factors == 0).all())
 
 
+@pytest.mark.parametrize("seen", [63, 64])
+def test_from_the_64th_on_a_factor_moves_by_what_lies_below(seen: int) -> None:
+    made, dx = torch.tensor([[-1.0], [0], [1]]).expand(-1, 4), torch.tensor([[-2.0, -1, 0, 1]])
+    moved = calibration.track(torch.zeros(3, 4), made, dx, torch.full((1, 4), 1 / seen), LEVELS) / 0.05
+    lower, upper = torch.tensor([[0.95, 0.45, -0.05, -0.05], [-0.05, -0.05, -0.05, 0.45]])
+    expected = torch.stack([lower, torch.zeros(4), upper]) * (seen == 64)
+    torch.testing.assert_close(moved, expected)
+
+
 def test_quantiles_rise_whatever_the_factors() -> None:
     raw = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])[:, None]
     drawn = calibration.spread(raw, torch.tensor([-2.0, 2.0, 0.0, 1.5, -1.0])[:, None], raw[2:3])

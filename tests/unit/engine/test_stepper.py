@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from stream_gru.engine.stepper import Stepper
 from stream_gru.errors import BundleError, SettingsError
 from stream_gru.models import bundle
 from stream_gru.models.network import Network
+from stream_gru.models.scaling import Scaling
 
 MINUTE = 60_000
 NAN = float("nan")
@@ -72,6 +74,7 @@ def test_covered_and_late_readings_change_nothing() -> None:
     assert feed.engine.arena.dirty == 1
     feed.engine.arena.cut(0)
     feed(5.0, offset=3)
+    assert feed(5.0, gap=-10 * MINUTE).level[0] == Level.LATE
     assert feed.engine.arena.dirty == 0
 
 
@@ -79,6 +82,12 @@ def test_an_equal_timestamp_is_an_ordinary_reading() -> None:
     feed = Feed(make())
     feed(*np.sin(np.arange(5)))
     assert feed(0.5, gap=0).level[0] == Level.WARMUP
+
+
+def test_the_base_of_a_feature_is_its_first_value_and_stays() -> None:
+    feed = Feed(make(2))
+    feed((NAN, 1.0), (5.0, 2.0), (NAN, NAN), (6.0, 3.0))
+    assert feed.engine.arena.take(feed.slot)["base"].tolist() == [[5.0, 1.0]]
 
 
 def test_a_missing_reading_moves_only_offset_and_time() -> None:
@@ -125,6 +134,17 @@ def test_a_spike_is_flagged_alerted_once_and_closed() -> None:
     assert (out.alert_score[1:] <= 1).all()
     assert np.flatnonzero(out.closes).tolist() == [run]
     assert (out.anomaly_grade[run:] == 0).all()
+
+
+def test_a_null_value_neither_closes_nor_ages_what_is_anomalous() -> None:
+    feed = Feed(make(min_n=20))
+    assert feed(*np.random.default_rng(1).normal(size=100), 60.0).is_anomaly[100]
+    before = feed.engine.arena.take(feed.slot)["alarm"]
+    out = feed(NAN)
+    assert (out.level[0], out.closes[0], out.is_anomaly[0]) == (Level.MISSING, False, False)
+    np.testing.assert_array_equal(feed.engine.arena.take(feed.slot)["alarm"], before)
+    after = feed(*np.random.default_rng(2).normal(size=60))
+    assert np.flatnonzero(after.closes).tolist() == [int(np.argmin(after.is_anomaly))]
 
 
 @pytest.mark.slow
@@ -249,6 +269,19 @@ def test_cuda_agrees_with_the_cpu() -> None:
 def test_steps_that_cannot_be_had_are_said(bundle: str, horizons: tuple[int, ...], what: str) -> None:
     with pytest.raises(SettingsError, match=what):
         Stepper(Path(bundle), horizons=horizons)
+
+
+@pytest.mark.parametrize("features", [1, 2, 3])
+def test_a_bundle_that_scales_other_features_is_refused(features: int) -> None:
+    light = bundle.load(LIGHT)
+    for scaled in (1, 2):
+        scaling = Scaling(kind="standard", loc=(0.0,) * scaled, scale=(1.0,) * scaled)
+        two = replace(light, description=light.description.model_copy(update={"scaling": scaling}))
+        if scaled in (1, features):
+            assert Stepper(two, features=features, capacity=1, device="cpu").bundle is two
+        else:
+            with pytest.raises(BundleError, match=f"scales 2 features; the readings have {features}"):
+                Stepper(two, features=features, capacity=1, device="cpu")
 
 
 def test_all_levels_of_the_forecast_are_there() -> None:
