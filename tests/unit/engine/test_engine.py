@@ -176,7 +176,7 @@ def test_one_reading_is_what_the_topic_would_hold() -> None:
     engine, again = Engine("light", features=["a", "b"], capacity=1), Engine("light", features=["a", "b"], capacity=1)
     table = again.score(["x"] * 3, START + MINUTE * np.arange(3), [[1, 2], [3, None], [5, 6]])
     records = [
-        engine.score_one("x", START, {"a": 1, "b": 2}),
+        engine.score_one("x", START, {"b": 2, "a": 1}),
         engine.score_one("x", datetime.fromtimestamp((START + MINUTE) / 1000, UTC), {"a": 3}),
         engine.score_one("x", START + 2 * MINUTE, [5, 6]),
     ]
@@ -226,6 +226,7 @@ def test_a_model_of_few_steps_forecasts_those() -> None:
     engine = Engine("light", capacity=1)
     engine.score(wave())
     assert engine.forecast("pump-3", 24)["step"].to_list() == [1, 12]
+    assert engine.forecast("pump-3", 1000)["step"].to_list() == [1, 12, 36]
 
 
 def test_a_series_of_one_reading_has_no_times_ahead() -> None:
@@ -234,6 +235,7 @@ def test_a_series_of_one_reading_has_no_times_ahead() -> None:
     assert engine.forecast("a", 1)["timestamp"].to_list() == [None]
     engine.score(["b"], [START], [None])
     assert engine.forecast("b", 1)["yhat"].to_list() == [None]
+    assert engine.forecast(["b", "a"], 1)["yhat"].to_list() == [None, *engine.forecast("a", 1)["yhat"]]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -7,13 +9,26 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream_gru import DataError, Engine
-from stream_gru.engine.times import epoch_ms
+from stream_gru.engine.times import epoch_ms, refuse_seconds
 from tests.support.waves import MINUTE
 
 BERLIN = timezone(timedelta(hours=1))
 MOMENT = 1_767_265_200_000  # 2026-01-01 11:00 UTC
+EARLIEST, LATEST = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
+DAY_MS = 86_400_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _far_from_utc() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -68,9 +83,39 @@ def test_seconds_are_no_milliseconds() -> None:
         engine.score(["a"], [MOMENT // 1000], [1.0])
     engine.score(["b"] * 2, [0, MINUTE], [1.0, 2.0])
     engine.score(["b"], [MOMENT // 1000], [1.0])  # this one began in 1970 and goes on
+    with pytest.raises(DataError, match="reading 1: the time looks like epoch seconds"):
+        engine.score(["b", "c", "c"], [MOMENT // 1000, MOMENT // 1000, MOMENT], [1.0] * 3)
+    engine.score(["c", "c"], [0, MOMENT // 1000], [1.0] * 2)  # it is the first one's time that a series begins with
 
 
 def test_a_date_is_its_midnight() -> None:
     midnight = 1_767_225_600_000
     for times in ([date(2026, 1, 1)], pl.Series([date(2026, 1, 1)]), np.array(["2026-01-01"], "datetime64[D]")):
         assert epoch_ms(times).tolist() == [midnight]
+
+
+@given(st.integers(EARLIEST + DAY_MS, LATEST - DAY_MS), st.integers(-23, 23))
+def test_a_datetime_is_exact_and_a_naive_one_is_utc(ms: int, hours: int) -> None:
+    wanted = list(range(ms, ms + 50))  # in float seconds, one of some hundred is rounded down
+    moments = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=each) for each in wanted]
+    assert epoch_ms(moments).tolist() == wanted
+    assert epoch_ms([moment.replace(tzinfo=None) for moment in moments]).tolist() == wanted
+    zone = timezone(timedelta(hours=hours))
+    assert epoch_ms([moment.astimezone(zone) for moment in moments]).tolist() == wanted
+
+
+def test_the_first_and_the_last_time_there_is() -> None:
+    assert epoch_ms([EARLIEST, LATEST]).tolist() == [EARLIEST, LATEST]
+    for beyond in (EARLIEST - 1, LATEST + 1):
+        with pytest.raises(DataError, match=r"reading 1: .* not between the years 1 and 9999"):
+            epoch_ms([0, beyond])
+
+
+@pytest.mark.parametrize("moment", [datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)])
+def test_what_would_be_seconds_of_this_century_is_refused_and_no_more(moment: datetime) -> None:
+    edge, inwards = int(moment.timestamp()), 1 if moment.year == 2000 else -1
+    begins = np.array([False, True])
+    refuse_seconds(np.array([edge, edge - inwards]), begins)
+    for inside in (edge, edge + inwards):
+        with pytest.raises(DataError, match="reading 1: the time looks like epoch seconds"):
+            refuse_seconds(np.array([inside, inside]), begins)
