@@ -257,6 +257,11 @@ def test_shortened_numbers_are_short_and_close() -> None:
     assert [repr(v) for v in short[0, :2].tolist()] == ["0.3", "-21.4823123"]
 
 
+@pytest.mark.parametrize("x", [1e300, 1.7976931348623157e308, 1e-300, 5e-324])
+def test_numbers_at_the_ends_of_what_there_is_are_written_too(x: float) -> None:
+    np.testing.assert_allclose(shorten(np.array([x, -x])), [x, -x], rtol=1e-8, atol=1e-299)
+
+
 def test_columns_that_do_not_fit_each_other_are_not_cut_to_the_shortest() -> None:
     columns = np.zeros((2, 1))
     flags, level = np.zeros(2, bool), np.zeros(2, np.int8)

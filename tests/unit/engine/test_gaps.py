@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream_gru import settings
 from stream_gru.columns import Floats, Forecasts, Ints, Level, Readings
@@ -74,6 +76,12 @@ def test_the_usual_interval_follows_a_lasting_change_and_survives_a_wrong_start(
     assert learn(np.r_[0, 1e3 + np.arange(150.0)]) == pytest.approx(1, rel=0.01)
     uneven = np.random.default_rng(0).exponential(10, 2000).cumsum()
     assert learn(uneven) == pytest.approx(10, rel=0.3)
+
+
+@given(st.floats(1, 1e12), st.floats(1e-6, 1e6))
+def test_a_time_between_readings_counts_at_most_twice_and_at_least_half(usual: float, ratio: float) -> None:
+    (new,) = gaps.usual(np.array([usual]), np.array([usual * ratio]))
+    assert new == pytest.approx(usual * (1 + (min(max(ratio, 0.5), 2) - 1) / 8))
 
 
 def test_equal_times_late_and_covered_readings_do_not_touch_the_usual_interval() -> None:
@@ -145,6 +153,14 @@ def test_reset_waits_for_as_many_usual_intervals_as_it_is_told() -> None:
     assert feed(make("reset"), times, wave(41)).level[-1] != Level.WARMUP
     assert feed(make("reset", after=11), times, wave(41)).level[-1] != Level.WARMUP
     assert feed(make("reset", after=10), times, wave(41)).level[-1] == Level.WARMUP
+
+
+@pytest.mark.parametrize("seen", [gaps.SETTLED - 1, gaps.SETTLED])
+def test_a_gap_is_known_as_one_from_some_readings_on_whichever_feature_they_had(seen: int) -> None:
+    engine = make("reset", features=2)
+    values = np.stack([wave(seen + 1), np.full(seen + 1, NAN)], axis=1)
+    feed(engine, np.r_[np.arange(seen), 500], values)
+    assert head(engine)["seen"].tolist() == [1 if seen == gaps.SETTLED else seen + 1, 0]
 
 
 def test_reset_closes_what_was_anomalous() -> None:

@@ -94,6 +94,13 @@ def test_nothing_is_said_where_the_ring_does_not_reach() -> None:
     assert not out.is_anomaly.any()
 
 
+def test_of_a_feature_that_had_no_value_yet_nothing_stood() -> None:
+    feed = Feed(2)
+    feed([0, 1], [[1, NAN], [2, NAN]])
+    out = feed([0.5], [[0, 0]])
+    assert np.isfinite(np.stack([out.yhat, out.lower, out.upper])[:, 0]).tolist() == [[True, False]] * 3
+
+
 def test_a_young_series_gives_a_forecast_and_no_score() -> None:
     feed = Feed(min_n=64)
     feed(np.arange(5), wave(5))
@@ -101,6 +108,13 @@ def test_a_young_series_gives_a_forecast_and_no_score() -> None:
     assert np.isfinite(out.yhat[0, 0])
     assert np.isnan(out.anomaly_score[0])
     assert not out.is_anomaly[0]
+
+
+@pytest.mark.parametrize("min_n", [5, 6])
+def test_a_late_reading_is_scored_from_the_age_on_at_which_others_are(min_n: int) -> None:
+    feed = Feed(min_n=min_n)
+    feed(np.arange(5), wave(5))
+    assert np.isfinite(feed([2.5], [0]).anomaly_score[0]) == (min_n == 5)
 
 
 def test_the_score_is_the_distance_in_half_intervals() -> None:

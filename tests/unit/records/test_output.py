@@ -128,6 +128,15 @@ def test_several_values_are_objects_by_name() -> None:
     assert (first["anomaly_score"], second["anomaly_score"]) == (1.25, None)
 
 
+def test_a_feature_without_a_spread_leaves_that_of_the_others() -> None:
+    some = forecasts(2)
+    some.spread[0, 1] = some.expected_values[0, 0] = np.nan
+    codec = codecs.load(Input(values=("a", "b")), (8,))
+    first = json.loads(codec.encode([b"a", b"b"], np.array([1, 2]), ["x", "y"], "m", some)[0])
+    assert first["yhat_spread"] == {"a": 0.25, "b": None}
+    assert first["expected_values"] == {"a": None, "b": 0.3}
+
+
 def test_rounding_never_carries_a_score_over_one() -> None:
     several = forecasts(1)
     several.anomaly_score[:] = 1 + 2e-10, 1 - 2e-10
@@ -179,11 +188,14 @@ def test_kinds_are_those_of_the_types() -> None:
         },
         ColumnKind.STEPS: tuple[ForecastStep, ...],
     }
+    words: dict[object, str] = {str: "text", int: "integer", bool: "boolean"}
     for struct, columns in ((OutputRecord, COLUMNS), (ForecastStep, STEP_COLUMNS)):
         for name, hint in get_type_hints(struct).items():
             column = columns[name]
             expected = Shares if column.when is Presence.EXPLAINED else wanted[column.kind]
             assert hint == (expected if column.when is Presence.ALWAYS else expected | msgspec.UnsetType), name
+            if expected in words:
+                assert TYPES[column.kind] == words[expected], name
 
 
 @pytest.mark.parametrize("features", [1, 2])
@@ -211,7 +223,10 @@ def test_every_column_is_described() -> None:
     rows = list(describe())
     assert [row.name for row in rows if "[]" not in row.name] == list(COLUMNS)
     assert [row.name for row in rows if "[]" in row.name] == [f"forecast[].{name}" for name in STEP_COLUMNS]
+    parts = {f"forecast[].{name}": column for name, column in STEP_COLUMNS.items()}
     for row in rows:
+        column = COLUMNS.get(row.name) or parts[row.name]
+        assert row[1:] == (TYPES[column.kind], column.when.value, column.description)
         assert row.description.endswith("."), row
         assert row.type, row
         assert row.when, row
