@@ -47,6 +47,7 @@ def test_score_takes_one_feature_and_epochs() -> None:
     assert table.schema["y"] == pl.Float64
     with pytest.raises(DataError, match="reading 1"):
         engine.score(["x", "x"], [120_000, 120_000], [1.0, np.inf])
+    assert engine.score(["x"], [180_000], [-1e30])["y"].to_list() == [-1e30]  # just not too large
 
 
 @pytest.mark.slow

@@ -215,6 +215,16 @@ def test_impute_fills_no_more_than_its_limit_in_a_row() -> None:
     assert feed(engine, [149, 150], [0.0, NAN]).imputed.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(("lacking", "steps"), [(3, 3), (4, 4), (1000, 4)])
+def test_a_long_gap_takes_no_more_steps_than_the_limit(lacking: int, steps: int) -> None:
+    engine = make("impute")
+    feed(engine, [0, 1], [1, 2])
+    slot = engine.arena.lookup(0, [b"s"])
+    after = Readings(slot, np.array([2]), np.array([START + MINUTE * (lacking + 2)]), np.ones((1, 1)))
+    between = list(gaps.between(after, engine.arena.take(slot), np.array([lacking]), 4))
+    assert [int(missed.timestamp[0] - START) // MINUTE for _, missed in between] == [2, 3, 4, 5][:steps]
+
+
 def test_a_young_series_is_not_imputed_and_one_never_seen_has_nothing_to_go_by() -> None:
     engine = make("impute")
     out = feed(engine, [0, 1, 2, 50, 51], [NAN, 1, 2, 3, 4])
