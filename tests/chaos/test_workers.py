@@ -35,20 +35,38 @@ def lasting(settings: Settings, **state: object) -> Settings:
 
 @CHAOS
 async def test_row_01_thirty_kills(site: Site) -> None:
+    """Each is seen to its end before the next."""
     kills = 30
     chance = random.Random(7)
     with crew(site.settings, site.folder) as workers:
         async with loaded(workers, site.direct, "a", "b"), stalls(site.direct) as stalled:
             for n in range(kills):
-                await asyncio.sleep(chance.uniform(2, 5))  # at whatever moment
+                await asyncio.sleep(chance.uniform(0, 3))  # at whatever moment
                 victim = "ab"[n % 2]
                 assert workers.workers[victim].kill() == -signal.SIGKILL
                 workers.start(victim)
-            await scores(site.direct, 60)  # the last stall is seen to its end
+                await scores(site.direct, 60)
     checked = await check(site.direct)
     print(f"{kills} kills: longest stall {stalled.worst:.1f} s; {checked}")  # noqa: T201
-    # A stall begins up to a checkpoint before the kill, and a member that is killed again while it joins waits twice.
+    # A stall begins up to a checkpoint before the kill.
     assert stalled.worst < site.settings.kafka.session_timeout_s + 5 + 2, stalled.where
+
+
+@CHAOS
+async def test_row_01_kills_faster_than_a_group_can_follow(site: Site) -> None:
+    """Kafka gives partitions to a member that was killed meanwhile, and waits for its session: they may stand still for
+    as long as it goes on like this. Nothing is lost, and then they go on."""
+    chance = random.Random(7)
+    with crew(site.settings, site.folder) as workers:
+        async with loaded(workers, site.direct, "a", "b"):
+            for n in range(30):
+                await asyncio.sleep(chance.uniform(2, 5))  # less than a session
+                victim = "ab"[n % 2]
+                assert workers.workers[victim].kill() == -signal.SIGKILL
+                workers.start(victim)
+            took = await scores(site.direct, 60)
+    print(f"went on {took:.1f} s after the last kill; {await check(site.direct)}")  # noqa: T201
+    assert took < 2 * site.settings.kafka.session_timeout_s + 10  # a rebalance that waits, another one, and a backlog
 
 
 @pytest.mark.parametrize("kills", [pytest.param(1, id="once"), pytest.param(20, id="twenty", marks=CHAOS)])
