@@ -28,6 +28,7 @@ T = TypeVar("T")
 _AT_ONCE_S = 0.005  # an empty answer that came within it was not held back by the broker
 PAUSE_S = 0.02  # after such an answer: 50 a second instead of 3,000
 METADATA_S = 0.25  # between two requests for metadata of one client
+MISSING_S = 1.0  # after an answer that lacks a topic, until it is asked for again
 REDISCOVER_S = 30.0  # without an answer from any known broker, and the bootstrap servers are asked for others
 CONNECT_S = 8.0  # for TCP, TLS, versions and SASL together
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0  # between attempts to connect, doubled each time
@@ -133,9 +134,12 @@ def _renew(client: Any, options: Callable[[], Mapping[str, Any]]) -> None:
 
 
 def _ask_seldom(client: Any, options: Callable[[], Mapping[str, Any]] | None) -> None:
-    """And from the start again when no broker that it knows can be asked, which aiokafka never does.
+    """And again where an answer was no use, which aiokafka does not do by itself.
 
-    They may have moved, all of them; and a broker that is just starting names none, after which there is none to ask.
+    From the start when no broker that it knows can be asked: they may have moved, all of them; and a broker that is
+    just starting names none, after which there is none to ask. And soon when the answer lacks a topic, as those of a
+    broker that is just starting do: the leader of a group then gives nobody any partition, and aiokafka would look
+    again after `metadata_max_age_ms`, five minutes.
     """
     update, asked, answered = client._metadata_update, float("-inf"), time.monotonic()
 
@@ -145,6 +149,8 @@ def _ask_seldom(client: Any, options: Callable[[], Mapping[str, Any]] | None) ->
         asked = time.monotonic()
         if await update(cluster, topics):
             answered = time.monotonic()
+            if cluster is client.cluster and any(not cluster.partitions_for_topic(topic) for topic in client._topics):
+                asyncio.get_running_loop().call_later(MISSING_S, _look_again, client)
             return True
         first = client._conns.get(("bootstrap", ConnectionGroup.DEFAULT))  # kept while it names no brokers
         known = client.cluster.brokers() or (first is not None and first.connected())
@@ -158,6 +164,11 @@ def _ask_seldom(client: Any, options: Callable[[], Mapping[str, Any]] | None) ->
         return False
 
     client._metadata_update = metadata
+
+
+def _look_again(client: Any) -> None:
+    if client._sync_task is not None:  # else it was closed meanwhile
+        client.force_metadata_update()
 
 
 def _is_empty(answer: Any) -> bool:

@@ -61,7 +61,11 @@ class Client:
         self.there = False
         self.answers = True
         self.bootstraps = 0
-        self.cluster = SimpleNamespace(brokers=lambda: {1})
+        self.asked_again = asyncio.Event()
+        self.topics: set[str] = set()  # that there are
+        self.cluster = SimpleNamespace(brokers=lambda: {1}, partitions_for_topic=lambda topic: {topic} & self.topics)
+        self._topics: set[str] = set()  # that it wants
+        self._sync_task: object | None = object()
         self._conns: dict[Any, Any] = {}
         self._sasl_plain_username = "old"
 
@@ -79,6 +83,9 @@ class Client:
     async def _metadata_update(self, cluster: Any, topics: Any) -> bool:
         self.updates.append(time.monotonic())
         return self.answers
+
+    def force_metadata_update(self) -> None:
+        self.asked_again.set()
 
     async def bootstrap(self) -> None:
         self.bootstraps += 1
@@ -188,6 +195,33 @@ async def test_metadata_is_asked_for_a_few_times_a_second(monkeypatch: pytest.Mo
     for _ in range(4):
         await client._metadata_update(None, None)
     assert client.updates[3] - client.updates[0] > 0.28
+
+
+@pytest.mark.parametrize(
+    ("topics", "own", "closed", "again"),
+    [
+        ({"there"}, True, False, False),
+        ({"there", "away"}, True, False, True),
+        ({"there", "away"}, True, True, False),
+        ({"there", "away"}, False, False, False),  # what somebody else asks for is not the client's own picture
+    ],
+)
+async def test_a_topic_that_an_answer_lacks_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, topics: set[str], own: bool, closed: bool, again: bool
+) -> None:
+    monkeypatch.setattr(module, "METADATA_S", 0.0)
+    monkeypatch.setattr(module, "MISSING_S", 0.01)
+    client = polite(Client())
+    client.topics, client._topics = {"there"}, topics
+    assert await client._metadata_update(client.cluster if own else None, topics)
+    if closed:
+        client._sync_task = None
+    if again:
+        async with asyncio.timeout(10):
+            await client.asked_again.wait()
+    else:
+        await asyncio.sleep(0.05)  # several times as long as it would take
+        assert not client.asked_again.is_set()
 
 
 @pytest.mark.parametrize(
