@@ -24,7 +24,7 @@ demo: $(READY) ## Simulated sensors, a broker, a Redis, a worker and a live view
 test: $(READY) check ## All checks and tests but the long faults; KAFKA_HOME=DIR tests against Apache Kafka
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not chaos' -n 3 --dist worksteal $(ARGS)
 
-test-fast: $(READY) ## The tests that need no server and are quick: a minute on two cores
+test-fast: $(READY) ## The tests that need no server and are quick: a minute and a half on two cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not (integration or chaos or slow)' -n 2 --dist worksteal $(ARGS)
 
 coverage: ## The same, and which lines and branches they reach; fails below what was reached before
