@@ -320,6 +320,7 @@ class Engine:
         self._clear()
         self._scored = found.scored
         slots = self._arena.insert(_OWN, found.names, as_bytes(found.rows))
+        self._arena.mark_dirty(slots)  # no store has them: they must not be evicted
         self._recall.write(self._bodies(slots)[found.had], found.before, found.given)
 
     def _step(self, series: Sequence[str], when: Ints, value: Floats, covariates: Floats) -> Forecasts:

@@ -336,3 +336,15 @@ def test_saving_leaves_links_and_what_is_no_file_alone(tmp_path: Path) -> None:
 def umask() -> int:
     os.umask(mask := os.umask(0))
     return mask
+
+
+def test_what_was_loaded_makes_no_room_for_others(tmp_path: Path) -> None:
+    engine, again = Engine("light", capacity=2), Engine("light", capacity=2)
+    engine.score(["a", "b"], [START] * 2, [1.0, 2.0])
+    engine.save(tmp_path / "rows")
+    again.load(tmp_path / "rows")
+    for minute in range(1, 5):  # b was not seen for long
+        again.score_one("a", START + MINUTE * minute, 1.0)
+    with pytest.raises(DataError, match="3 series are more than capacity=2"):
+        again.score(["c"], [START], [1.0])
+    assert again.series == ["a", "b"]
